@@ -1,0 +1,1 @@
+"""Multi-turn workloads and reports."""

@@ -1,0 +1,1 @@
+"""The kvloop command."""

@@ -1,0 +1,1 @@
+"""The OpenAI front: tokenizes, routes by cached prefix, load and zone, and streams answers."""
