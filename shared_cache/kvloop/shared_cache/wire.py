@@ -25,11 +25,11 @@ SECRET_HEADER = "X-Kvloop-Node-Secret"
 REQUEST_ID_HEADER = "X-Request-Id"
 
 
-class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """Base: immutable, keyword-only; unknown fields are ignored so that versions can differ."""
+class Struct(msgspec.Struct, frozen=True):
+    """Base: immutable; unknown fields are ignored so that versions can differ."""
 
 
-class Sampling(Struct):
+class Sampling(Struct, kw_only=True):
     """How to choose tokens; the defaults sample from the model's own distribution."""
 
     max_tokens: int
@@ -51,7 +51,7 @@ class Sampling(Struct):
     """None: no logprobs; 0: of the sampled token only; n: of the n likeliest too."""
 
 
-class NodeLoad(Struct):
+class NodeLoad(Struct, kw_only=True):
     """What the router weighs; a snapshot, at most a heartbeat old."""
 
     running: int = 0
@@ -62,7 +62,7 @@ class NodeLoad(Struct):
     quarantined_pages: int = 0
 
 
-class NodeRecord(Struct):
+class NodeRecord(Struct, kw_only=True):
     """One node as it describes itself, by heartbeat and at /server_info."""
 
     url: str
@@ -84,14 +84,14 @@ class NodeRecord(Struct):
     load: NodeLoad = NodeLoad()
 
 
-class PrefillCandidate(Struct):
+class PrefillCandidate(Struct, kw_only=True):
     """A prefill node to ask, in order of preference."""
 
     url: str
     incarnation: str = ""
 
 
-class GenerateRequest(Struct):
+class GenerateRequest(Struct, kw_only=True):
     """Router to decode: generate for one prompt."""
 
     request_id: str
@@ -106,7 +106,7 @@ class GenerateRequest(Struct):
     timeout_s: float = 600.0
 
 
-class PromptSources(Struct):
+class PromptSources(Struct, kw_only=True):
     """Where each prompt token's KV came from; the first five sum to the prompt's length."""
 
     computed: int = 0
@@ -119,7 +119,7 @@ class PromptSources(Struct):
     """The two split `storage` by the role that wrote the pages."""
 
 
-class TokenLogprob(Struct):
+class TokenLogprob(Struct, kw_only=True):
     """Natural logarithms, of the distribution before temperature, penalties and cuts."""
 
     token: int
@@ -127,7 +127,7 @@ class TokenLogprob(Struct):
     top: list[tuple[int, float]] = []
 
 
-class Started(Struct, tag="started"):
+class Started(Struct, tag="started", kw_only=True):
     """First event of an answer: the hand-off is done and the first token is near."""
 
     sources: PromptSources
@@ -138,14 +138,14 @@ class Started(Struct, tag="started"):
     """Why a preferred path was left: `prefill_retry`, `local_prefill`; None: it was not."""
 
 
-class Tokens(Struct, tag="tokens"):
+class Tokens(Struct, tag="tokens", kw_only=True):
     """The next tokens of the answer; `logprobs` is as long as `ids` or empty."""
 
     ids: list[int]
     logprobs: list[TokenLogprob] = []
 
 
-class Finished(Struct, tag="finished"):
+class Finished(Struct, tag="finished", kw_only=True):
     """Last event. A stop token is not among the tokens sent."""
 
     reason: FinishReason
@@ -154,7 +154,7 @@ class Finished(Struct, tag="finished"):
     stop_token: int | None = None
 
 
-class Refused(Struct, tag="refused"):
+class Refused(Struct, tag="refused", kw_only=True):
     """The request could not be served; `status` is the HTTP status the client should see."""
 
     status: int
@@ -166,7 +166,7 @@ class Refused(Struct, tag="refused"):
 GenerateEvent = Started | Tokens | Finished | Refused
 
 
-class KVTarget(Struct):
+class KVTarget(Struct, kw_only=True):
     """Where decode wants the pages: [layer, k|v, page] blocks of `page_bytes` in registered memory.
 
     Block address = base + layer * layer_stride + kv * kv_stride + page * page_bytes.
@@ -182,7 +182,7 @@ class KVTarget(Struct):
     """One page id for each prompt page from `PrefillRequest.first_page` on."""
 
 
-class PrefillRequest(Struct):
+class PrefillRequest(Struct, kw_only=True):
     """Decode to prefill: compute a prompt and push its pages from `first_page` on."""
 
     request_id: str
@@ -199,7 +199,7 @@ class PrefillRequest(Struct):
     timeout_s: float = 600.0
 
 
-class Pushed(Struct, tag="pushed"):
+class Pushed(Struct, tag="pushed", kw_only=True):
     """One layer's pages [first, first + count) are written, bit for bit, to the target."""
 
     layer: int
@@ -211,13 +211,13 @@ class Pushed(Struct, tag="pushed"):
     """Sender's CLOCK_MONOTONIC when this layer's KV was ready."""
 
 
-class Progress(Struct, tag="progress"):
+class Progress(Struct, tag="progress", kw_only=True):
     """Sent while queued or computing, so that silence means trouble."""
 
     stage: Literal["queued", "prefetch", "compute"]
 
 
-class PrefillDone(Struct, tag="prefill_done"):
+class PrefillDone(Struct, tag="prefill_done", kw_only=True):
     """All is pushed and no write is outstanding; the first token is sampled."""
 
     first_token: int
@@ -232,14 +232,14 @@ class PrefillDone(Struct, tag="prefill_done"):
 PrefillEvent = Pushed | Progress | PrefillDone | Refused
 
 
-class CancelRequest(Struct):
+class CancelRequest(Struct, kw_only=True):
     """Decode gives an attempt up and asks for the acknowledgement that ends its quarantine."""
 
     request_id: str
     attempt: str
 
 
-class CancelReply(Struct):
+class CancelReply(Struct, kw_only=True):
     """`quiet`: no write of that attempt is outstanding, nor will there be one."""
 
     incarnation: str
