@@ -1,0 +1,46 @@
+# make up      a cluster on this machine and a chat that shows the reuse of its KV cache
+# make test    linters, types, imports, tests
+# The first run makes .venv (about two minutes); later ones only when the pins changed.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+PINS := pyproject.toml constraints.txt constraints-cuda.txt scripts/setup.sh
+HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
+FAST := not slow and not cluster$(if $(HAS_GPU),, and not gpu)
+FULL := not cluster$(if $(HAS_GPU),, and not gpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up bench lint test test-unit test-full clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): $(PINS)
+	@PYTHON="$(PYTHON)" bash scripts/setup.sh
+	@touch $@
+
+setup: $(STAMP) ## Make .venv with the pinned dependencies
+
+up: $(STAMP) ## Start a cluster on loopback, hold a chat, serve (ARGS="--port 9000 --once")
+	@$(BIN)/kvloop up $(ARGS)
+
+lint: $(STAMP) ## Style, types and imports between rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## Everything that runs in minutes (ARGS="-k name")
+	$(BIN)/pytest -m "$(FAST)" $(ARGS)
+
+test-unit: $(STAMP) ## Only the tests that start no process
+	$(BIN)/pytest tests/unit $(ARGS)
+
+test-full: lint ## The slow tests too
+	$(BIN)/pytest -m "$(FULL)" $(ARGS)
+
+clean: ## Remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
