@@ -1,1 +1,1 @@
-"""Page keys, page objects, the radix tree, the host pool and the storage backends of the shared cache."""
+"""Page keys and objects, the radix tree, the host pool and the storage of the shared cache."""
