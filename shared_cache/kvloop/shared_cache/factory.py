@@ -1,0 +1,53 @@
+"""Opening a storage backend by its name; each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kvloop.shared_cache.backend import StorageBackend
+from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.host_pool import HostPool
+
+BackendOpener = Callable[[], StorageBackend]
+_Prepare = Callable[[Mapping[str, Any], HostPool, bytes], BackendOpener]
+
+
+def backend_opener(
+    name: str, extra_config: Mapping[str, Any], pool: HostPool, namespace: bytes
+) -> BackendOpener:
+    """Check the configuration now (ConfigError), and return what opens the backend.
+
+    The opener may be called again and again; it raises StorageError where the store is not there.
+    """
+    prepare = _BACKENDS.get(name)
+    if prepare is None:
+        known = ", ".join(_BACKENDS)
+        raise ConfigError(f"unknown storage backend {name!r}; known: {known}")
+    return prepare(extra_config, pool, namespace)
+
+
+def open_backend(
+    name: str, extra_config: Mapping[str, Any], pool: HostPool, namespace: bytes
+) -> StorageBackend:
+    """Open a backend over the pool's slots, for one namespace."""
+    return backend_opener(name, extra_config, pool, namespace)()
+
+
+def _file(fields: Mapping[str, Any], pool: HostPool, namespace: bytes) -> BackendOpener:
+    from kvloop.shared_cache.backend_config import parse_backend_config
+    from kvloop.shared_cache.file import FileBackend, FileConfig
+
+    config = parse_backend_config("file", fields, FileConfig)
+    return lambda: FileBackend(config, pool, namespace)
+
+
+def _mooncake(fields: Mapping[str, Any], pool: HostPool, namespace: bytes) -> BackendOpener:
+    from kvloop.shared_cache.backend_config import parse_backend_config
+    from kvloop.shared_cache.mooncake import MooncakeBackend, MooncakeConfig
+
+    config = parse_backend_config("mooncake", fields, MooncakeConfig)
+    return lambda: MooncakeBackend(config, pool, namespace)
+
+
+_BACKENDS: dict[str, _Prepare] = {"file": _file, "mooncake": _mooncake}
