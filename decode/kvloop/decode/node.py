@@ -1,0 +1,85 @@
+"""The decode node's front: streams answers, and asks prefill nodes on its engine's behalf."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+
+from kvloop.decode.prefill_client import PrefillClient
+from kvloop.engine.front import NodeFront, error_response, run_front
+from kvloop.engine.messages import Abort, Answer, AskPrefill, GiveUp, Submit, ToFront
+from kvloop.engine.node_config import NodeConfig
+from kvloop.shared_cache.wire import (
+    Finished,
+    GenerateEvent,
+    GenerateRequest,
+    Refused,
+    encode_line,
+)
+
+
+class DecodeFront(NodeFront):
+    """Routes `/kvloop/generate`."""
+
+    engine_module = "kvloop.decode.engine_main"
+
+    def __init__(self, config: NodeConfig) -> None:
+        super().__init__(config)
+        self._answers: dict[str, asyncio.Queue[GenerateEvent]] = {}
+        self._prefill: PrefillClient | None = None
+        self.app.post("/kvloop/generate")(self._generate)
+
+    def on_message(self, message: ToFront) -> None:
+        if self._prefill is None:
+            self._prefill = PrefillClient(self.http, self.engine.send)
+        if isinstance(message, Answer):
+            events = self._answers.get(message.request_id)
+            if events is not None:
+                events.put_nowait(message.event)
+        elif isinstance(message, AskPrefill):
+            self.spawn(self._prefill.ask(message))
+        else:
+            assert isinstance(message, GiveUp)
+            self.spawn(self._prefill.give_up(message))
+
+    async def _generate(self, request: Request) -> Response:
+        if not self.is_node(request):
+            return error_response(401, "the node secret is missing or wrong")
+        if self.hello is None:
+            return error_response(503, "the engine is starting")
+        try:
+            asked = msgspec.json.decode(await request.body(), type=GenerateRequest)
+        except msgspec.MsgspecError as error:
+            return error_response(400, f"not a GenerateRequest: {error}")
+        if asked.request_id in self._answers:
+            return error_response(409, f"request id {asked.request_id} is in use")
+        self._answers[asked.request_id] = asyncio.Queue()
+        self.engine.send(Submit(asked))
+        return StreamingResponse(self._stream(asked), media_type="application/x-ndjson")
+
+    async def _stream(self, asked: GenerateRequest) -> AsyncIterator[bytes]:
+        events = self._answers[asked.request_id]
+        is_over = False
+        try:
+            async with asyncio.timeout(asked.timeout_s):
+                while not is_over:
+                    event = await events.get()
+                    is_over = isinstance(event, Finished | Refused)
+                    yield encode_line(event)
+        except TimeoutError:
+            yield encode_line(
+                Refused(status=504, kind="timeout", message=f"no end in {asked.timeout_s} s")
+            )
+        finally:
+            del self._answers[asked.request_id]
+            if not is_over:
+                self.engine.send(Abort(asked.request_id))
+
+
+def run(config: NodeConfig) -> None:
+    """Serve until SIGTERM."""
+    run_front(DecodeFront(config))

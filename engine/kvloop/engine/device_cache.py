@@ -1,0 +1,61 @@
+"""The device pool's pages and the prefix tree over them; one loop thread owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvloop.shared_cache.page_allocator import PageAllocator
+from kvloop.shared_cache.tree import RadixTree
+
+
+class DeviceCache:
+    """L1: pages are free, held by a request, or cached in the tree (locked while read)."""
+
+    def __init__(self, num_pages: int) -> None:
+        self._allocator = PageAllocator(num_pages)
+        self._tree = RadixTree()
+        self.num_pages = num_pages
+
+    @property
+    def num_available(self) -> int:
+        """Pages that a reservation could get now."""
+        return self._allocator.num_free + self._tree.num_evictable
+
+    @property
+    def num_cached(self) -> int:
+        """Pages that the tree holds."""
+        return self._tree.num_pages
+
+    def reserve(self, count: int) -> list[int] | None:
+        """`count` pages or none at all, evicting cached prefixes as needed."""
+        if count > self.num_available:
+            return None
+        missing = count - self._allocator.num_free
+        if missing > 0:
+            self._allocator.free(self._tree.evict(missing))
+        return self._allocator.alloc(count)
+
+    def free(self, pages: Sequence[int]) -> None:
+        """Give pages back that no tree holds."""
+        self._allocator.free(pages)
+
+    def match(self, keys: Sequence[bytes]) -> list[int]:
+        """Pages of the longest cached run of `keys`; not locked."""
+        return self._tree.match(keys)
+
+    def lock(self, keys: Sequence[bytes]) -> None:
+        """Keep a cached run from eviction until `unlock` of the same keys."""
+        self._tree.lock(keys)
+
+    def unlock(self, keys: Sequence[bytes]) -> None:
+        self._tree.unlock(keys)
+
+    def insert(self, keys: Sequence[bytes], pages: Sequence[int]) -> list[int]:
+        """Cache a run from its first key on; returns the pages it already had, still the caller's."""
+        return self._tree.insert(keys, pages)
+
+    def flush(self) -> tuple[int, int]:
+        """Drop all that is not in use; returns pages freed and pages that stayed."""
+        freed = self._tree.clear_unlocked()
+        self._allocator.free(freed)
+        return len(freed), self._tree.num_pages

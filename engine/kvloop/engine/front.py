@@ -1,0 +1,228 @@
+"""A node's HTTP front: what prefill and decode have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import aiohttp
+import msgspec
+import uvicorn
+from fastapi import FastAPI, Request, Response
+
+from kvloop.engine.engine_client import EngineClient
+from kvloop.engine.messages import Hello, ToFront
+from kvloop.engine.node_config import NodeConfig
+from kvloop.shared_cache.errors import ConfigError, KVLoopError
+from kvloop.shared_cache.wire import SECRET_HEADER, NodeRecord
+
+log = logging.getLogger("kvloop.node")
+_HEARTBEAT_S = 0.5
+_CALL_TIMEOUT = aiohttp.ClientTimeout(total=5)
+
+
+class NodeFront:
+    """Subclasses add their routes and take their engine's messages."""
+
+    engine_module: str
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.secret = config.node_secret()
+        self.engine: EngineClient
+        self.http: aiohttp.ClientSession
+        self.hello: Hello | None = None
+        self.error: KVLoopError | None = None
+        self.app = FastAPI(lifespan=self._lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+        self.server: uvicorn.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._add_routes()
+
+    def on_message(self, message: ToFront) -> None:
+        """A message of the engine's own accord."""
+        raise AssertionError(message)
+
+    def spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        """Run a task that the front owns: its failure is logged, its end is with the front's."""
+        task = asyncio.ensure_future(_logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def node_headers(self) -> dict[str, str]:
+        """Headers of calls to other nodes."""
+        return {SECRET_HEADER: self.secret} if self.secret else {}
+
+    def is_node(self, request: Request) -> bool:
+        """Whether the caller knows the secret that nodes share."""
+        given = request.headers.get(SECRET_HEADER, "")
+        return self.secret is None or hmac.compare_digest(given, self.secret)
+
+    def record(self) -> NodeRecord | None:
+        """What the router is told; None until the engine is ready."""
+        if self.hello is None:
+            return None
+        return NodeRecord(
+            url=self.config.url,
+            role=self.config.role,
+            incarnation=self.hello.incarnation,
+            namespace=self.hello.namespace,
+            generation=self.config.generation,
+            zone=self.config.zone,
+            model=self.config.served_model_name or self.config.model,
+            model_path=self.hello.model_path,
+            page_size=self.config.page_size,
+            max_context=self.hello.max_context,
+            ready=True,
+            load=self.engine.load,
+        )
+
+    # --- life -------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        self.engine = EngineClient(self.config, self.engine_module, self.on_message)
+        self.http = aiohttp.ClientSession(headers=self.node_headers())
+        self.engine.start()
+        self.spawn(self.engine.read())
+        self.spawn(self._await_engine())
+        self.spawn(self._watch_engine())
+        for router in self.config.router:
+            self.spawn(self._heartbeat(router.rstrip("/")))
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.engine.stop)
+            for task in list(self._tasks):
+                task.cancel()
+            await self.http.close()
+
+    async def _await_engine(self) -> None:
+        try:
+            self.hello = await self.engine.hello
+        except KVLoopError as error:
+            self._fail(error)
+            return
+        log.info("ready at %s, namespace %s", self.config.url, self.hello.namespace[:12])
+
+    async def _watch_engine(self) -> None:
+        status = await self.engine.wait_exit()
+        self._fail(KVLoopError(f"the engine process ended with status {status}"))
+
+    def _fail(self, error: KVLoopError) -> None:
+        """A node without its engine is of no use: end, so that a supervisor starts a new one."""
+        self.error = self.error or error
+        if self.server is not None:
+            self.server.should_exit = True
+
+    async def _heartbeat(self, router: str) -> None:
+        while True:
+            record = self.record()
+            if record is not None:
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    await self._post_record(router, record)
+            await asyncio.sleep(_HEARTBEAT_S)
+
+    async def _post_record(self, router: str, record: NodeRecord) -> None:
+        async with self.http.post(
+            f"{router}/kvloop/heartbeat", data=msgspec.json.encode(record), timeout=_CALL_TIMEOUT
+        ) as reply:
+            if reply.status >= 400:
+                log.warning("router %s refuses the heartbeat: %s", router, await reply.text())
+
+    # --- routes -----------------------------------------------------------------------------
+
+    def _add_routes(self) -> None:
+        self.app.get("/healthz")(self._healthz)
+        self.app.get("/readyz")(self._readyz)
+        self.app.get("/metrics")(self._metrics)
+        self.app.get("/server_info")(self._server_info)
+        self.app.post("/flush_cache")(self._flush_cache)
+        self.app.get("/hicache/storage-backend")(self._storage_status)
+
+    async def _healthz(self) -> Response:
+        return json_response({"status": "ok"})
+
+    async def _readyz(self) -> Response:
+        if self.hello is None:
+            return json_response({"status": "starting: the model is not loaded yet"}, 503)
+        return json_response({"status": "ready"})
+
+    async def _metrics(self) -> Response:
+        return Response(await self.engine.call("metrics"), media_type="text/plain; version=0.0.4")
+
+    async def _server_info(self) -> Response:
+        record = self.record()
+        if record is None or self.hello is None:
+            return json_response({"node": None, "status": "starting"}, 503)
+        described = msgspec.json.decode(await self.engine.call("describe"))
+        return json_response({"node": record, **self.hello.info, **described})
+
+    async def _flush_cache(self, request: Request) -> Response:
+        refusal = self._admin_refusal(request)
+        return refusal or _raw_json(await self.engine.call("flush_cache"))
+
+    async def _storage_status(self, request: Request) -> Response:
+        refusal = self._admin_refusal(request)
+        return refusal or _raw_json(await self.engine.call("storage_status"))
+
+    def _admin_refusal(self, request: Request) -> Response | None:
+        key = self.config.admin_api_key
+        if key is None:
+            return error_response(403, "no --admin-api-key is configured: admin calls are refused")
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), key.encode()):
+            return error_response(401, "the admin key is missing or wrong")
+        return None
+
+
+def run_front(front: NodeFront) -> None:
+    """Serve until SIGTERM; exits with the engine's error in words when it cannot go on."""
+    config = front.config
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format=f"%(asctime)s %(levelname)s {config.role} %(message)s",
+    )
+    front.server = uvicorn.Server(
+        uvicorn.Config(
+            front.app,
+            host=config.host,
+            port=config.port,
+            log_level="warning",
+            timeout_graceful_shutdown=5,
+        )
+    )
+    front.server.run()
+    if front.error is not None:
+        print(f"kvloop {config.role}: {front.error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(front.error, ConfigError) else 1)
+    if not front.server.started:
+        raise SystemExit(1)
+
+
+def json_response(body: Any, status: int = 200) -> Response:
+    """msgspec structs and plain data as JSON."""
+    return Response(msgspec.json.encode(body), status, media_type="application/json")
+
+
+def error_response(status: int, message: str) -> Response:
+    """An error in words, in OpenAI's shape."""
+    return json_response({"error": {"message": message, "code": status}}, status)
+
+
+def _raw_json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
+
+
+async def _logged(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("a task of the front failed")

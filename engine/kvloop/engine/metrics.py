@@ -1,0 +1,64 @@
+"""A node's Prometheus metrics; one registry in the engine process, scraped through the front."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class NodeMetrics:
+    """Names are the contract of the design's section 3."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.prompt_tokens = self._counter(
+            "kvloop_prompt_tokens", "Prompt tokens by where their KV came from", "source"
+        )
+        self.storage_hit_tokens = self._counter(
+            "kvloop_storage_hit_tokens", "Tokens read from the shared cache", "writer"
+        )
+        self.pages = self._counter("kvloop_pages", "Pages moved", "path", "result")
+        self.page_bytes = self._counter("kvloop_pages_bytes", "Bytes moved", "path", "result")
+        self.page_seconds = self._counter("kvloop_pages_seconds", "Time moving", "path", "result")
+        self.chain_holes = self._counter(
+            "kvloop_chain_holes", "Pages missing from a chain", "reason", "repaired"
+        )
+        self.faults = self._counter("kvloop_faults", "Faults seen and survived", "kind")
+        self.fallbacks = self._counter("kvloop_fallbacks", "Paths left for another", "kind")
+        self.offload_backlog = Gauge(
+            "kvloop_offload_backlog_pages", "Pages yet to be stored", registry=self.registry
+        )
+        self.quarantined = Gauge(
+            "kvloop_quarantined_pages",
+            "Pages a sender may still write into",
+            registry=self.registry,
+        )
+        self.free_pages = Gauge(
+            "kvloop_device_free_pages", "Free pages of the device pool", registry=self.registry
+        )
+        self.storage_state = Gauge(
+            "kvloop_storage_state",
+            "1 for the state the storage backend is in",
+            ["backend", "state"],
+            registry=self.registry,
+        )
+        self.queue_seconds = self._histogram("kvloop_queue_seconds", "Time until work begins")
+        self.hand_off_seconds = self._histogram("kvloop_hand_off_seconds", "Ask to last page")
+        self.step_seconds = self._histogram("kvloop_step_seconds", "One forward pass")
+
+    def moved(self, path: str, result: str, pages: int, num_bytes: int, seconds: float) -> None:
+        """Count one movement of pages."""
+        self.pages.labels(path, result).inc(pages)
+        self.page_bytes.labels(path, result).inc(num_bytes)
+        self.page_seconds.labels(path, result).inc(seconds)
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(name, help_text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_text: str) -> Histogram:
+        return Histogram(name, help_text, buckets=_SECONDS, registry=self.registry)

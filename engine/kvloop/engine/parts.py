@@ -1,0 +1,142 @@
+"""What an engine process is made of: model, pools, shared cache, metrics, identity."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from kvloop.engine.kv_pool import KVPool
+from kvloop.engine.loaded_model import LoadedModel, load_engine_model
+from kvloop.engine.metrics import NodeMetrics
+from kvloop.engine.node_config import NodeConfig
+from kvloop.engine.transformer import Transformer
+from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.guard import GuardedBackend
+from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.namespace import NamespaceSpec
+from kvloop.shared_cache.page_object import PageShape
+from kvloop.shared_cache.page_store import PageStore
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which nodes this one may exchange pages with, and which start of it this is."""
+
+    incarnation: str
+    namespace: str
+    generation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeParts:
+    """Built once at the start of an engine process."""
+
+    config: NodeConfig
+    loaded: LoadedModel
+    kv: KVPool
+    pool: HostPool
+    shape: PageShape
+    store: PageStore
+    guard: GuardedBackend
+    metrics: NodeMetrics
+    identity: Identity
+
+    @property
+    def model(self) -> Transformer:
+        return self.loaded.model
+
+    @property
+    def max_context(self) -> int:
+        """Tokens, prompt and answer together."""
+        limit = self.loaded.config.max_position_embeddings
+        return min(self.config.context_length or limit, limit)
+
+    def read_device(self, pages: Sequence[int], slots: Sequence[int]) -> None:
+        """Copy device pages into host slots."""
+        if pages:
+            self.kv.read_pages(pages, self.pool.array, slots, self.shape)
+
+    def write_device(self, pages: Sequence[int], slots: Sequence[int]) -> None:
+        """Copy host slots into device pages."""
+        if pages:
+            self.kv.write_pages(pages, self.pool.array, slots, self.shape)
+
+    def device_mark(self) -> Callable[[], None]:
+        """A wait for all that the device was told up to now."""
+        if self.kv.device.type != "cuda":
+            return _nothing
+        event = torch.cuda.Event()
+        event.record()
+        return event.synchronize
+
+
+def _nothing() -> None:
+    return None
+
+
+def build_parts(config: NodeConfig) -> NodeParts:
+    """Load the model and make the pools; raises ConfigError for what the user must change."""
+    loaded = load_engine_model(
+        config.model,
+        dtype=config.dtype,
+        load_format=config.load_format,
+        device=config.device,
+        seed=config.seed,
+    )
+    if config.context_length and config.context_length > loaded.config.max_position_embeddings:
+        raise ConfigError(
+            f"--context-length {config.context_length} is over the model's "
+            f"{loaded.config.max_position_embeddings}"
+        )
+    kv = KVPool(loaded.config, config.num_pages, config.page_size, loaded.dtype, loaded.device)
+    shape = PageShape(
+        num_layers=loaded.config.num_layers,
+        page_size=config.page_size,
+        num_kv_heads=loaded.config.num_kv_heads,
+        head_size=loaded.config.head_size,
+        itemsize=loaded.dtype.itemsize,
+    )
+    pool = HostPool(shape, _num_slots(config, shape))
+    namespace = _namespace(config, loaded)
+    metrics = NodeMetrics()
+    guard = GuardedBackend.open(
+        config.hicache_storage_backend,
+        config.hicache_storage_backend_extra_config,
+        pool,
+        namespace,
+    )
+    store = PageStore(guard, pool, shape, namespace, config.role)
+    identity = Identity(secrets.token_hex(8), namespace.hex(), config.generation)
+    return NodeParts(
+        config=config,
+        loaded=loaded,
+        kv=kv,
+        pool=pool,
+        shape=shape,
+        store=store,
+        guard=guard,
+        metrics=metrics,
+        identity=identity,
+    )
+
+
+def _num_slots(config: NodeConfig, shape: PageShape) -> int:
+    slots = int(config.hicache_size * 1e9) // shape.slot_bytes
+    if slots < 1:
+        raise ConfigError(
+            f"--hicache-size {config.hicache_size} GB holds no page of {shape.slot_bytes} bytes"
+        )
+    return slots
+
+
+def _namespace(config: NodeConfig, loaded: LoadedModel) -> bytes:
+    return NamespaceSpec(
+        model_config=loaded.config.identity(),
+        weights_fingerprint=loaded.fingerprint,
+        kv_dtype=str(loaded.dtype).removeprefix("torch."),
+        page_size=config.page_size,
+        release_tag=config.release_tag,
+    ).digest()

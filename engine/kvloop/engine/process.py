@@ -1,0 +1,141 @@
+"""The engine process: reads its config from standard input, then turns the loop until SIGTERM."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from kvloop.engine.link import EngineLink
+from kvloop.engine.messages import Call, Died, EngineStart, Hello, LoadReport, Reply, ToEngine, ToFront
+from kvloop.engine.node_config import NodeConfig
+from kvloop.engine.parts import NodeParts, build_parts
+from kvloop.engine.transfer import Transfer
+from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.wire import NodeLoad
+
+log = logging.getLogger("kvloop.engine")
+_IDLE_S = 0.005
+_LOAD_EVERY_S = 0.1
+_DRAIN_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Scheduler(Protocol):
+    """What the loop drives; one for each role."""
+
+    def handle(self, message: ToEngine) -> None: ...
+    def intercept(self, message: ToEngine) -> bool: ...
+    def step(self) -> bool: ...
+    def load(self) -> NodeLoad: ...
+    def flush(self) -> tuple[int, int]: ...
+    def describe(self) -> dict[str, object]: ...
+    def close(self, timeout_s: float) -> None: ...
+
+
+MakeScheduler = Callable[[NodeParts, Transfer, Callable[[ToFront], None]], Scheduler]
+
+
+def run_engine(make_scheduler: MakeScheduler) -> None:
+    """The process's main; ends on SIGTERM, or with its parent."""
+    start = msgspec.json.decode(sys.stdin.buffer.readline(), type=EngineStart)
+    die_with_parent(start.parent)
+    logging.basicConfig(
+        level=start.config.log_level.upper(),
+        format=f"%(asctime)s %(levelname)s {start.config.role}-engine %(message)s",
+    )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link = EngineLink(start.endpoint)
+    try:
+        _serve(start.config, link, make_scheduler)
+    except Exception as error:
+        log.exception("the engine ends")
+        link.send(Died(str(error), isinstance(error, ConfigError)))
+        link.close()
+        os._exit(1)
+    link.close()
+    # The transfer engine's threads have no stop; nothing of ours is left to do.
+    os._exit(0)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel for SIGKILL when the parent dies: an orphan would go on writing KV."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) -> None:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    parts = build_parts(config)
+    transfer = Transfer(config.transfer_host, config.transfer_protocol, config.transfer_device)
+    transfer.register(parts.kv.address, parts.kv.num_bytes)
+    scheduler = make_scheduler(parts, transfer, link.send)
+    link.intercept = lambda message: _intercept(message, parts, scheduler, link)
+    link.send(_hello(parts, transfer))
+    _loop(parts, scheduler, link, stop)
+    scheduler.close(_DRAIN_S)
+    parts.store.close()
+
+
+def _loop(
+    parts: NodeParts, scheduler: Scheduler, link: EngineLink, stop: threading.Event
+) -> None:
+    is_busy, reported_at, reported = False, 0.0, NodeLoad()
+    while not stop.is_set():
+        for message in link.receive(0 if is_busy else _IDLE_S):
+            if isinstance(message, Call):
+                link.send(Reply(message.call, _call(message.name, parts, scheduler)))
+            else:
+                scheduler.handle(message)
+        is_busy = scheduler.step()
+        now = time.monotonic()
+        if now - reported_at > _LOAD_EVERY_S and (load := scheduler.load()) != reported:
+            link.send(LoadReport(load))
+            reported_at, reported = now, load
+
+
+def _intercept(
+    message: ToEngine, parts: NodeParts, scheduler: Scheduler, link: EngineLink
+) -> bool:
+    if isinstance(message, Call) and message.name == "metrics":
+        link.send(Reply(message.call, parts.render_metrics()))
+        return True
+    return scheduler.intercept(message)
+
+
+def _call(name: str, parts: NodeParts, scheduler: Scheduler) -> bytes:
+    """Calls that need the loop's own state."""
+    if name == "flush_cache":
+        freed, stayed = scheduler.flush()
+        return msgspec.json.encode({"freed_pages": freed, "pages_in_use": stayed})
+    if name == "storage_status":
+        return msgspec.json.encode(parts.storage_status())
+    assert name == "describe", name
+    return msgspec.json.encode(scheduler.describe())
+
+
+def _hello(parts: NodeParts, transfer: Transfer) -> Hello:
+    return Hello(
+        incarnation=parts.identity.incarnation,
+        namespace=parts.identity.namespace,
+        session=transfer.session,
+        max_context=parts.max_context,
+        model_path=str(parts.loaded.files.directory),
+        info={
+            "dtype": str(parts.loaded.dtype).removeprefix("torch."),
+            "device": str(parts.loaded.device),
+            "device_pool_pages": parts.kv.num_pages,
+            "host_pool_slots": parts.pool.num_slots,
+            "object_bytes": parts.shape.object_bytes,
+        },
+    )

@@ -1,0 +1,70 @@
+"""Reads a prompt's pages from the shared cache into the host pool while the prompt queues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from kvloop.shared_cache.page_store import LoadedPage, PageStore
+from kvloop.shared_cache.wire import Role
+
+_THREADS = 4
+
+
+class Prefetch:
+    """Pages of one prompt on their way from the shared cache; `pages` is their leading run."""
+
+    def __init__(self, store: PageStore, future: Future[list[LoadedPage]] | None) -> None:
+        self._store, self._future = store, future
+
+    @property
+    def is_done(self) -> bool:
+        return self._future is None or self._future.done()
+
+    def take(self) -> list[tuple[int, Role]]:
+        """(host slot, writer) of each page of the run; the slots are the caller's to free."""
+        if self._future is None:
+            return []
+        future, self._future = self._future, None
+        return _leading(self._store, future.result())
+
+    def drop(self) -> None:
+        """Free what has come, or will come."""
+        if self._future is not None:
+            future, self._future = self._future, None
+            future.add_done_callback(lambda done: _free(self._store, done.result()))
+
+
+class Prefetcher:
+    """Runs loads on a few threads; the store bounds each by its own deadline."""
+
+    def __init__(self, store: PageStore) -> None:
+        self._store = store
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="prefetch")
+
+    def start(self, keys: Sequence[bytes]) -> Prefetch:
+        """Begin to load the leading run of `keys` that the shared cache holds."""
+        if not keys:
+            return Prefetch(self._store, None)
+        return Prefetch(self._store, self._threads.submit(self._load, list(keys)))
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, keys: list[bytes]) -> list[LoadedPage]:
+        run = self._store.leading_run(keys)
+        return self._store.load(keys[:run]) if run else []
+
+
+def _leading(store: PageStore, pages: list[LoadedPage]) -> list[tuple[int, Role]]:
+    run: list[tuple[int, Role]] = []
+    for page in pages:
+        if page.slot is None or page.writer is None:
+            break
+        run.append((page.slot, page.writer))
+    _free(store, pages[len(run) :])
+    return run
+
+
+def _free(store: PageStore, pages: list[LoadedPage]) -> None:
+    store.free([page.slot for page in pages if page.slot is not None])
