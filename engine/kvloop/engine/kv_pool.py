@@ -1,0 +1,163 @@
+"""The device pool (L1): the KV pages that attention reads and writes."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kvloop.engine.model_config import ModelConfig
+
+
+class PageLayout(Protocol):
+    """What the pool must know of a page object: `kvloop.shared_cache.page_object.PageShape`."""
+
+    @property
+    def head_groups(self) -> int: ...
+    @property
+    def payload_bytes(self) -> int: ...
+    @property
+    def object_bytes(self) -> int: ...
+    @property
+    def slot_bytes(self) -> int: ...
+
+
+class KVPool:
+    """One tensor `[layer, k|v, page, token, kv head, head size]`.
+
+    On CPU it is page-aligned anonymous memory, so that a transfer engine can register it.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_pages: int,
+        page_size: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        assert num_pages > 0 and page_size > 0
+        self.num_pages = num_pages
+        self.page_size = page_size
+        self.dtype = dtype
+        self.device = torch.device(device)
+        shape = (config.layers, 2, num_pages, page_size, config.kv_heads, config.head_size)
+        self.tensor = _allocate(shape, dtype, self.device)
+        num_slots = num_pages * page_size
+        flat = self.tensor.view(config.layers, 2, num_slots, config.kv_heads * config.head_size)
+        heads = self.tensor.view(config.layers, 2, num_slots, config.kv_heads, config.head_size)
+        # Views made once: slicing a six-dimensional tensor for every layer of every step adds up.
+        self._rows = [(flat[layer, 0], flat[layer, 1]) for layer in range(config.layers)]
+        self._heads = [
+            (heads[i, 0].permute(1, 0, 2)[None], heads[i, 1].permute(1, 0, 2)[None])
+            for i in range(config.layers)
+        ]
+        self._pages = [self.tensor[layer] for layer in range(config.layers)]
+
+    @property
+    def address(self) -> int:
+        """Address of the first byte."""
+        return self.tensor.data_ptr()
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the whole pool."""
+        return self.tensor.nbytes
+
+    @property
+    def layer_stride(self) -> int:
+        """Bytes from one layer to the next."""
+        return self.tensor.stride(0) * self.tensor.itemsize
+
+    @property
+    def kv_stride(self) -> int:
+        """Bytes from a layer's K to its V."""
+        return self.tensor.stride(1) * self.tensor.itemsize
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page's K (or V) in one layer."""
+        return self.tensor.stride(2) * self.tensor.itemsize
+
+    def write(self, layer: int, k: torch.Tensor, v: torch.Tensor, slots: torch.Tensor) -> None:
+        """Store k and v, each `[tokens, kv heads * head size]`, at int64 `slots` of a layer."""
+        to_k, to_v = self._rows[layer]
+        to_k.index_copy_(0, slots, k.to(self.dtype))
+        to_v.index_copy_(0, slots, v.to(self.dtype))
+
+    def heads_view(self, layer: int, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V `[1, kv head, count, head size]` of slots [first, first + count); no copy."""
+        k, v = self._heads[layer]
+        return k.narrow(2, first, count), v.narrow(2, first, count)
+
+    def heads_gather(
+        self, layer: int, pages: torch.Tensor, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of the first `count` tokens of scattered pages (int64); copies them."""
+        both = self._pages[layer].index_select(1, pages).flatten(1, 2)[:, :count]
+        k, v = both.permute(0, 2, 1, 3)[:, None].unbind(0)
+        return k, v
+
+    def read_pages(
+        self,
+        pages: Sequence[int],
+        slots: Sequence[int],
+        host: npt.NDArray[np.uint8],
+        layout: PageLayout,
+    ) -> None:
+        """Copy device pages into the payloads of host slots; `host` is `[slot, slot_bytes]`."""
+        for group, view in enumerate(self._payloads(host, layout)):
+            heads = self._group(group, layout)
+            if self.device.type == "cpu":
+                for page, slot in zip(pages, slots, strict=True):
+                    view[slot].copy_(heads[:, :, page])
+            else:
+                block = heads.index_select(2, torch.tensor(pages, device=self.device))
+                view[torch.tensor(slots)] = block.movedim(2, 0).cpu()
+
+    def write_pages(
+        self,
+        pages: Sequence[int],
+        slots: Sequence[int],
+        host: npt.NDArray[np.uint8],
+        layout: PageLayout,
+    ) -> None:
+        """Copy the payloads of host slots into device pages; the inverse of `read_pages`."""
+        for group, view in enumerate(self._payloads(host, layout)):
+            heads = self._group(group, layout)
+            if self.device.type == "cpu":
+                for page, slot in zip(pages, slots, strict=True):
+                    heads[:, :, page].copy_(view[slot])
+            else:
+                block = view[torch.tensor(slots)].to(self.device).movedim(0, 2)
+                heads[:, :, torch.tensor(pages, device=self.device)] = block
+
+    def _group(self, group: int, layout: PageLayout) -> torch.Tensor:
+        """The pool's heads of one head group."""
+        heads = self.tensor.shape[4] // layout.head_groups
+        return self.tensor.narrow(4, group * heads, heads)
+
+    def _payloads(
+        self, host: npt.NDArray[np.uint8], layout: PageLayout
+    ) -> list[torch.Tensor]:
+        """One view `[slot, layer, k|v, token, head, size]` over the host pool per head group."""
+        layers, _, _, tokens, heads, size = self.tensor.shape
+        inner = (layers, 2, tokens, heads // layout.head_groups, size)
+        rows = torch.from_numpy(host)
+        views = []
+        for group in range(layout.head_groups):
+            part = rows.narrow(1, group * layout.object_bytes, layout.payload_bytes)
+            views.append(part.view(self.dtype).unflatten(1, inner))
+        return views
+
+
+def _allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    count = int(np.prod(shape, dtype=np.int64))
+    memory = mmap.mmap(-1, count * dtype.itemsize)
+    return torch.frombuffer(memory, dtype=dtype, count=count).view(shape)
