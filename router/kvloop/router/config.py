@@ -1,0 +1,112 @@
+"""What the router is told at launch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kvloop.shared_cache.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterConfig:
+    """Checked once, at construction; raises ConfigError naming the flag."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    model: str | None = None
+    """Directory or GGUF file of the tokenizer; None: the first ready node's model_path."""
+    served_model_name: str | None = None
+    """The name clients ask for; None: the first ready node's model."""
+    prefill: tuple[str, ...] = ()
+    """URLs of prefill nodes to poll; more may register by heartbeat."""
+    decode: tuple[str, ...] = ()
+    """URLs of decode nodes to poll; more may register by heartbeat."""
+    api_keys: str | None = None
+    """File of API keys and their tenants; None: no key is asked for."""
+    admin_api_key: str | None = None
+    """Bearer key of the router's admin calls; None: they are refused."""
+    node_secret_file: str | None = None
+    """File whose content nodes must send, and which is sent to nodes."""
+    max_queued: int = 1024
+    """Prompts in flight, all endpoints together; more get 429."""
+    request_timeout_s: float = 600.0
+    """From arrival to the last token."""
+    max_body_bytes: int = 4 << 20
+    connect_timeout_s: float = 2.0
+    """To open a connection to a node."""
+    stall_timeout_s: float = 15.0
+    """Silence after which a request whose node no longer answers is given up."""
+    node_expiry_s: float = 5.0
+    """A node that was not heard of for so long gets no requests."""
+    poll_interval_s: float = 1.0
+    """Between two looks at a node named by URL."""
+    index_pages: int = 400_000
+    """Page keys whose holders the router remembers."""
+    history_tokens: int = 8_000_000
+    """Token ids of past chats that the router remembers, 4 bytes each."""
+    zone: str = ""
+    """The router's own zone: decode nodes in it are preferred."""
+
+    def __post_init__(self) -> None:
+        for flag, urls in (("--prefill", self.prefill), ("--decode", self.decode)):
+            for url in urls:
+                check_node_url(flag, url)
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port must be from 0 to 65535, got {self.port}")
+        for flag, number in self._positive():
+            if number <= 0:
+                raise ConfigError(f"{flag} must be positive, got {number}")
+        for flag, path in (
+            ("--api-keys", self.api_keys),
+            ("--node-secret-file", self.node_secret_file),
+        ):
+            if path is not None and not Path(path).is_file():
+                raise ConfigError(f"{flag}: there is no file {path!r}")
+        if self.model is not None and not Path(self.model).exists():
+            raise ConfigError(
+                f"--model: there is no directory {self.model!r}; "
+                "name one with tokenizer.json and tokenizer_config.json"
+            )
+
+    def _positive(self) -> tuple[tuple[str, float], ...]:
+        return (
+            ("--max-queued", self.max_queued),
+            ("--request-timeout-s", self.request_timeout_s),
+            ("max_body_bytes", self.max_body_bytes),
+            ("connect_timeout_s", self.connect_timeout_s),
+            ("stall_timeout_s", self.stall_timeout_s),
+            ("node_expiry_s", self.node_expiry_s),
+            ("poll_interval_s", self.poll_interval_s),
+            ("index_pages", self.index_pages),
+            ("history_tokens", self.history_tokens),
+        )
+
+
+def check_node_url(flag: str, url: str) -> None:
+    """Raise ConfigError unless `url` is http(s)://host:port without a path."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+        valid = valid and parts.path in ("", "/") and not parts.query
+        _ = parts.port
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigError(f"{flag} must be a URL such as http://127.0.0.1:30001, got {url!r}")
+
+
+def read_secret(flag: str, path: str | None) -> str | None:
+    """The file's content without surrounding blanks; raises ConfigError if there is none."""
+    if path is None:
+        return None
+    try:
+        secret = Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{flag}: cannot read {path!r}: {error}") from None
+    if not secret:
+        raise ConfigError(
+            f"{flag}: {path!r} is empty; it must hold a secret of at least one character"
+        )
+    return secret

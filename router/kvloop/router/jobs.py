@@ -1,0 +1,28 @@
+"""One prompt on its way: what to generate and for whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvloop.shared_cache.wire import CacheMode, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One prompt of a request; times are those of the event loop's clock."""
+
+    request_id: str
+    """Unique among the prompts in flight."""
+    header_id: str
+    """The client's request id, the same for all its prompts."""
+    prompt: list[int]
+    sampling: Sampling
+    seed: bytes | None
+    """Starts the chain of page keys: the tenant's and the salt's."""
+    cache: CacheMode
+    stops: tuple[str, ...]
+    skip_special_tokens: bool
+    keep_stop: bool
+    """Show the stop string that ended the answer, instead of cutting it off."""
+    arrived: float
+    deadline: float
