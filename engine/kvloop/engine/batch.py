@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -57,8 +58,7 @@ class Batch:
         Later parts attend to earlier ones' KV: all parts must write a layer before any attends.
         """
         bounds = [self.num_tokens * i // parts for i in range(parts + 1)]
-        cuts = [self._cut(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
-        return cuts
+        return [self._cut(a, b) for a, b in pairwise(bounds) if b > a]
 
     def _cut(self, first: int, last: int) -> Batch:
         """Rows [first, last) as a batch."""

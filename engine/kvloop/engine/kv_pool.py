@@ -141,9 +141,7 @@ class KVPool:
         heads = self.tensor.shape[4] // layout.head_groups
         return self.tensor.narrow(4, group * heads, heads)
 
-    def _payloads(
-        self, host: npt.NDArray[np.uint8], layout: PageLayout
-    ) -> list[torch.Tensor]:
+    def _payloads(self, host: npt.NDArray[np.uint8], layout: PageLayout) -> list[torch.Tensor]:
         """One view `[slot, layer, k|v, token, head, size]` over the host pool per head group."""
         layers, _, _, tokens, heads, size = self.tensor.shape
         inner = (layers, 2, tokens, heads // layout.head_groups, size)
@@ -151,7 +149,7 @@ class KVPool:
         views = []
         for group in range(layout.head_groups):
             part = rows.narrow(1, group * layout.object_bytes, layout.payload_bytes)
-            views.append(part.view(self.dtype).unflatten(1, inner))
+            views.append(part.view(self.dtype).view(len(host), *inner))
         return views
 
 

@@ -56,7 +56,7 @@ class ModelConfig:
 
     @classmethod
     def from_dir(cls, path: Path) -> ModelConfig:
-        """Read `config.json` (and `generation_config.json`); raises ConfigError naming the field."""
+        """Read `config.json` and `generation_config.json`; raises ConfigError naming the field."""
         raw = _read_json(path / "config.json")
         generation = path / "generation_config.json"
         eos = _ids(raw.get("eos_token_id"))
@@ -102,7 +102,7 @@ class ModelConfig:
         return config
 
     def identity(self) -> dict[str, Any]:
-        """All that changes a token's KV, for the cache namespace; not names, limits or end tokens."""
+        """All that changes a token's KV, for the cache namespace; no limits or end tokens."""
         fields = asdict(self)
         for name in ("max_positions", "eos_ids", "dtype"):
             del fields[name]
@@ -137,7 +137,9 @@ def _architecture(raw: Mapping[str, Any]) -> str:
 def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
     """Name the first field that asks for something this engine does not compute."""
     if raw.get("hidden_act", "silu") != "silu":
-        raise ConfigError(f"config.json: hidden_act {raw['hidden_act']!r} is not supported; use silu")
+        raise ConfigError(
+            f"config.json: hidden_act {raw['hidden_act']!r} is not supported; use silu"
+        )
     if raw.get("quantization_config"):
         raise ConfigError("config.json: quantization_config is not supported; use bf16 or fp32")
     kinds = set(raw.get("layer_types") or []) - {"full_attention"}

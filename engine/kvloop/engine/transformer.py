@@ -1,0 +1,166 @@
+"""A dense Llama, Qwen2 or Qwen3 over paged KV, on CPU and CUDA from the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from kvloop.engine.attention import Attention, Span, plan_spans
+from kvloop.engine.batch import Batch
+from kvloop.engine.kv_pool import KVPool
+from kvloop.engine.linear import Linear, activation_dtype, make_linear
+from kvloop.engine.model_config import ModelConfig
+from kvloop.engine.rope import Rotary
+from kvloop.engine.weights import Tensors, stacked
+
+OnLayer = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One block's weights, ready to use; matrices applied together are one."""
+
+    input_norm: torch.Tensor
+    qkv: Linear
+    qk_norm: torch.Tensor | None
+    """`[heads + kv heads, head size]`."""
+    output: Linear
+    post_norm: torch.Tensor
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What every layer of one forward pass needs."""
+
+    slots: torch.Tensor
+    spans: list[Span]
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+
+class Transformer:
+    """The model; stateless between calls: all KV is in the pool given to `forward`."""
+
+    def __init__(
+        self, config: ModelConfig, tensors: Tensors, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.dtype = tensors["model.embed_tokens.weight"].dtype
+        self.activation = activation_dtype(self.dtype, self.device)
+        build = LayerBuilder(config, tensors, self.device, self.activation)
+        self._embedding = tensors["model.embed_tokens.weight"].to(self.device)
+        self._layers = [build.layer(i) for i in range(config.layers)]
+        self._norm = build.norm("model.norm")
+        self._head = build.head()
+        self._rotary = Rotary(config, self.device)
+        self._attention = Attention(config.heads, config.kv_heads, config.head_size)
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, pool: KVPool, on_layer: OnLayer | None = None) -> torch.Tensor:
+        """fp32 logits `[segments that want logits, vocab]`, in the order of the segments.
+
+        `on_layer(l)` is called as soon as layer l's K and V of this batch are in the pool.
+        """
+        rows = batch.logit_rows()
+        step = self._step(batch)
+        x = F.embedding(batch.token_ids, self._embedding).to(self.activation)
+        last = self.config.layers - 1
+        for i, layer in enumerate(self._layers):
+            q = self._write_kv(x, i, layer, pool, step)
+            if on_layer is not None:
+                on_layer(i)
+            if i == last and not rows:
+                return x.new_empty((0, self.config.vocab), dtype=torch.float32)
+            attended = self._attention.attend(q, i, pool, step.spans)
+            if i == last and len(rows) < batch.num_tokens:
+                chosen = torch.tensor(rows, device=self.device)
+                x, attended = x[chosen], attended[chosen]
+            x = self._mix(x, attended, layer)
+        return self._head(self._normed(x, self._norm)).float()
+
+    def _step(self, batch: Batch) -> Step:
+        cos, sin = self._rotary.angles(batch.positions)
+        return Step(batch.slots, plan_spans(batch, self.activation), cos, sin)
+
+    def _write_kv(
+        self, x: torch.Tensor, index: int, layer: Layer, pool: KVPool, step: Step
+    ) -> torch.Tensor:
+        """Project, rotate, store K and V; returns the queries `[tokens, heads, head size]`."""
+        c = self.config
+        qkv = layer.qkv(self._normed(x, layer.input_norm))
+        heads = qkv.view(-1, c.heads + 2 * c.kv_heads, c.head_size)
+        qk = heads[:, : c.heads + c.kv_heads]
+        if layer.qk_norm is not None:
+            qk = F.rms_norm(qk, (c.head_size,), None, c.rms_eps) * layer.qk_norm
+        qk = self._rotary.rotate(qk, step.cos, step.sin)
+        k = qk[:, c.heads :].reshape(-1, c.kv_heads * c.head_size)
+        v = heads[:, c.heads + c.kv_heads :].reshape(-1, c.kv_heads * c.head_size)
+        pool.write(index, k, v, step.slots)
+        return qk[:, : c.heads].to(self.activation)
+
+    def _mix(self, x: torch.Tensor, attended: torch.Tensor, layer: Layer) -> torch.Tensor:
+        """Output projection and MLP, each with its residual."""
+        x = x + layer.output(attended)
+        gate, up = layer.gate_up(self._normed(x, layer.post_norm)).chunk(2, -1)
+        return x + layer.down(F.silu(gate).mul_(up))
+
+    def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, (self.config.hidden,), weight, self.config.rms_eps)
+
+
+class LayerBuilder:
+    """Fuses named tensors into a layer's matrices."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Tensors,
+        device: torch.device,
+        activation: torch.dtype,
+    ) -> None:
+        self._config = config
+        self._tensors = tensors
+        self._device = device
+        self._activation = activation
+
+    def layer(self, index: int) -> Layer:
+        """The block at `index`."""
+        at = f"model.layers.{index}"
+        attn = f"{at}.self_attn"
+        return Layer(
+            input_norm=self.norm(f"{at}.input_layernorm"),
+            qkv=self._linear(f"{attn}.q_proj", f"{attn}.k_proj", f"{attn}.v_proj"),
+            qk_norm=self._qk_norm(attn) if self._config.qk_norm else None,
+            output=self._linear(f"{attn}.o_proj"),
+            post_norm=self.norm(f"{at}.post_attention_layernorm"),
+            gate_up=self._linear(f"{at}.mlp.gate_proj", f"{at}.mlp.up_proj"),
+            down=self._linear(f"{at}.mlp.down_proj"),
+        )
+
+    def norm(self, name: str) -> torch.Tensor:
+        """A norm's scale, where activations are."""
+        return self._tensors[f"{name}.weight"].to(self._device, self._activation)
+
+    def head(self) -> Linear:
+        """Hidden state to logits; the embedding's own matrix where the two are tied."""
+        tied = self._config.tie_embeddings
+        return self._linear("model.embed_tokens" if tied else "lm_head")
+
+    def _linear(self, *names: str) -> Linear:
+        weight = stacked([self._tensors[f"{name}.weight"] for name in names])
+        biases = [self._tensors.get(f"{name}.bias") for name in names]
+        present = [bias for bias in biases if bias is not None]
+        bias = stacked(present) if len(present) == len(names) else None
+        return make_linear(weight, bias, self._device)
+
+    def _qk_norm(self, attn: str) -> torch.Tensor:
+        c = self._config
+        q = self.norm(f"{attn}.q_norm").expand(c.heads, -1)
+        k = self.norm(f"{attn}.k_norm").expand(c.kv_heads, -1)
+        return torch.cat((q, k))
