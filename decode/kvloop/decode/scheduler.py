@@ -233,7 +233,9 @@ class DecodeScheduler:
         """All pages that the request can need, or none: a running request is never preempted."""
         matched = self.cache.match(owner.reusable_keys) if owner.reads_device else []
         self.cache.lock(owner.keys[: len(matched)])
-        fresh = self.cache.reserve(owner.num_pages - len(matched))
+        fresh = self.cache.reserve(
+            owner.num_pages - len(matched), matched[-1] if matched else None
+        )
         if fresh is None:
             self.cache.unlock(owner.keys[: len(matched)])
             return False
@@ -269,7 +271,7 @@ class DecodeScheduler:
             candidate=candidate,
             first_page=owner.num_matched,
             pages=offered,
-            num_layers=kv.num_layers,
+            num_layers=self._parts.num_layers,
             page_bytes=kv.page_bytes,
         )
         owner.stage = Stage.HAND_OFF

@@ -26,14 +26,18 @@ class DeviceCache:
         """Pages that the tree holds."""
         return self._tree.num_pages
 
-    def reserve(self, count: int) -> list[int] | None:
-        """`count` pages or none at all, evicting cached prefixes as needed."""
+    def reserve(self, count: int, after: int | None = None) -> list[int] | None:
+        """`count` pages or none at all, evicting cached prefixes as needed.
+
+        Pages that follow `after`, a sequence's last one, are preferred: attention reads a contiguous
+        sequence without a gather, and one transfer descriptor holds it.
+        """
         if count > self.num_available:
             return None
         missing = count - self._allocator.num_free
         if missing > 0:
             self._allocator.free(self._tree.evict(missing))
-        return self._allocator.alloc(count)
+        return self._allocator.alloc(count, after)
 
     def free(self, pages: Sequence[int]) -> None:
         """Give pages back that no tree holds."""

@@ -49,6 +49,10 @@ class NodeParts:
         return self.loaded.model
 
     @property
+    def num_layers(self) -> int:
+        return self.loaded.config.layers
+
+    @property
     def max_context(self) -> int:
         """Tokens, prompt and answer together."""
         limit = self.loaded.config.max_position_embeddings
@@ -57,12 +61,12 @@ class NodeParts:
     def read_device(self, pages: Sequence[int], slots: Sequence[int]) -> None:
         """Copy device pages into host slots."""
         if pages:
-            self.kv.read_pages(pages, self.pool.array, slots, self.shape)
+            self.kv.read_pages(pages, slots, self.pool.array, self.shape)
 
     def write_device(self, pages: Sequence[int], slots: Sequence[int]) -> None:
         """Copy host slots into device pages."""
         if pages:
-            self.kv.write_pages(pages, self.pool.array, slots, self.shape)
+            self.kv.write_pages(pages, slots, self.pool.array, self.shape)
 
     def device_mark(self) -> Callable[[], None]:
         """A wait for all that the device was told up to now."""
@@ -79,11 +83,12 @@ def _nothing() -> None:
 
 def build_parts(config: NodeConfig) -> NodeParts:
     """Load the model and make the pools; raises ConfigError for what the user must change."""
+    device = choose_device(config.device)
     loaded = load_engine_model(
         config.model,
         dtype=config.dtype,
         load_format=config.load_format,
-        device=config.device,
+        device=device,
         seed=config.seed,
     )
     if config.context_length and config.context_length > loaded.config.max_position_embeddings:
@@ -91,11 +96,11 @@ def build_parts(config: NodeConfig) -> NodeParts:
             f"--context-length {config.context_length} is over the model's "
             f"{loaded.config.max_position_embeddings}"
         )
-    kv = KVPool(loaded.config, config.num_pages, config.page_size, loaded.dtype, loaded.device)
+    kv = KVPool(loaded.config, config.num_pages, config.page_size, loaded.dtype, device)
     shape = PageShape(
-        num_layers=loaded.config.num_layers,
+        num_layers=loaded.config.layers,
         page_size=config.page_size,
-        num_kv_heads=loaded.config.num_kv_heads,
+        num_kv_heads=loaded.config.kv_heads,
         head_size=loaded.config.head_size,
         itemsize=loaded.dtype.itemsize,
     )
@@ -121,6 +126,14 @@ def build_parts(config: NodeConfig) -> NodeParts:
         metrics=metrics,
         identity=identity,
     )
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one; raises ConfigError for a device that is not there."""
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ConfigError("--device cuda: no CUDA device is here; use cpu or auto")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
 def _num_slots(config: NodeConfig, shape: PageShape) -> int:

@@ -133,7 +133,7 @@ def _hello(parts: NodeParts, transfer: Transfer) -> Hello:
         model_path=str(parts.loaded.files.directory),
         info={
             "dtype": str(parts.loaded.dtype).removeprefix("torch."),
-            "device": str(parts.loaded.device),
+            "device": str(parts.kv.device),
             "device_pool_pages": parts.kv.num_pages,
             "host_pool_slots": parts.pool.num_slots,
             "object_bytes": parts.shape.object_bytes,

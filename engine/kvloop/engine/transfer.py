@@ -10,8 +10,9 @@ from kvloop.shared_cache.errors import ConfigError, TransferError
 
 os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("MC_LOG_LEVEL", "ERROR")
-# A write whose peer has stopped must not hold its thread for long.
-os.environ.setdefault("MC_TRANSFER_TIMEOUT", "30")
+TIMEOUT_S = 30.0
+"""A write that took so long may have timed out with bytes still under way."""
+os.environ.setdefault("MC_TRANSFER_TIMEOUT", str(int(TIMEOUT_S)))
 
 LIBRARIES = "libibverbs1 librdmacm1 libnuma1 libcurl4"
 

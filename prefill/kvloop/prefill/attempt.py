@@ -20,6 +20,7 @@ class Attempt:
         self.request = request
         self.deadline = time.monotonic() + request.timeout_s
         self._is_cancelled = False
+        self._is_tainted = False
         self._num_writing = 0
         self._changed = threading.Condition()
 
@@ -40,11 +41,20 @@ class Attempt:
                 self._num_writing -= allowed
                 self._changed.notify_all()
 
+    @property
+    def is_tainted(self) -> bool:
+        return self._is_tainted
+
+    def taint(self) -> None:
+        """A write timed out and may still be under way: the attempt never becomes quiet."""
+        self._is_tainted = True
+
     def cancel(self, timeout_s: float) -> bool:
         """Let no further write start; returns whether the last one has ended in time."""
         with self._changed:
             self._is_cancelled = True
-            return self._changed.wait_for(lambda: self._num_writing == 0, timeout_s)
+            over = self._changed.wait_for(lambda: self._num_writing == 0, timeout_s)
+            return over and not self._is_tainted
 
 
 class Attempts:
@@ -53,6 +63,7 @@ class Attempts:
     def __init__(self) -> None:
         self._alive: dict[str, Attempt] = {}
         self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._tainted: set[str] = set()
         self._lock = threading.Lock()
 
     def add(self, request: PrefillRequest) -> Attempt | None:
@@ -69,9 +80,13 @@ class Attempts:
             while len(self._cancelled) > _REMEMBERED:
                 self._cancelled.popitem(last=False)
             attempt = self._alive.get(attempt_id)
-        return attempt is None or attempt.cancel(timeout_s)
+            if attempt is None:
+                return attempt_id not in self._tainted
+        return attempt.cancel(timeout_s)
 
     def remove(self, attempt: Attempt) -> None:
         """The attempt has ended: its pages here may go."""
         with self._lock:
             self._alive.pop(attempt.request.attempt, None)
+            if attempt.is_tainted:
+                self._tainted.add(attempt.request.attempt)

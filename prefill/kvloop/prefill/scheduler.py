@@ -156,7 +156,9 @@ class PrefillScheduler:
         """Lock what the tree holds, reserve the rest, fill in what the shared cache gave."""
         matched = self.cache.match(job.reusable_keys) if job.reads_device else []
         self.cache.lock(job.keys[: len(matched)])
-        fresh = self.cache.reserve(job.num_pages - len(matched))
+        fresh = self.cache.reserve(
+            job.num_pages - len(matched), matched[-1] if matched else None
+        )
         if fresh is None:
             self.cache.unlock(job.keys[: len(matched)])
             return False
@@ -222,7 +224,7 @@ class PrefillScheduler:
     # --- pushing ----------------------------------------------------------------------------
 
     def _push_prefix(self, job: Job) -> None:
-        for layer in range(self._parts.kv.num_layers):
+        for layer in range(self._parts.num_layers):
             self._push(job, layer, 0, job.num_done // self._page_size)
 
     def _push_layer(self, chosen: Sequence[tuple[Job, int]], layer: int) -> None:
@@ -267,7 +269,7 @@ class PrefillScheduler:
             if now > job.attempt.deadline and not job.attempt.is_cancelled:
                 late = Refused(status=429, kind="deadline", message="no prefill in time")
                 self._fail(job, late)
-            elif job.attempt.is_cancelled and job.attempt.cancel(0):
+            elif job.attempt.is_cancelled and (job.attempt.cancel(0) or job.attempt.is_tainted):
                 self._forget(job)
 
     def _fail(self, job: Job, refusal: Refused) -> None:
@@ -280,7 +282,8 @@ class PrefillScheduler:
         self._metrics.faults.labels("hand_off").inc()
         log.warning("request %s: %s", attempt.request.request_id, error)
         attempt.cancel(0)
-        self._report(attempt, Refused(status=502, kind="transfer", message=str(error)))
+        if not attempt.is_tainted:
+            self._report(attempt, Refused(status=502, kind="transfer", message=str(error)))
 
     def _forget(self, job: Job) -> None:
         if job in self._waiting:

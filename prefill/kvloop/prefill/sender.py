@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.metrics import NodeMetrics
 from kvloop.engine.page_blocks import layer_blocks, layer_checksum
-from kvloop.engine.transfer import Transfer
+from kvloop.engine.transfer import TIMEOUT_S, Transfer
 from kvloop.prefill.attempt import Attempt
 from kvloop.shared_cache.errors import TransferError
 from kvloop.shared_cache.wire import PrefillEvent, Pushed
@@ -92,9 +92,12 @@ class Sender:
         with push.attempt.writing() as allowed:
             if not allowed:
                 return
+            started = time.monotonic()
             try:
                 event = self._write(push)
             except TransferError as error:
+                if time.monotonic() - started >= TIMEOUT_S:
+                    push.attempt.taint()
                 self._fail(push.attempt, error)
                 return
         self._report(push.attempt, event)
