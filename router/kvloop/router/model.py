@@ -9,7 +9,6 @@ from kvloop.router.config import RouterConfig
 from kvloop.router.errors import ApiError
 from kvloop.router.nodes import NodeRegistry
 from kvloop.router.tokenizer import ChatTokenizer, TokenizerThreads
-from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.wire import NodeRecord
 
 log = logging.getLogger(__name__)
@@ -86,9 +85,9 @@ class ServedModel:
     async def _load(self, path: str) -> bool:
         try:
             self._tokenizer = await self._threads.call(ChatTokenizer.load, path)
-        except ConfigError as error:
-            self.problem = f"{error}"
-            log.error("%s", error)
+        except Exception as error:  # a broken tokenizer must show in /readyz, whatever broke it
+            self.problem = str(error)
+            log.error("no tokenizer from %s: %s", path, error)
             return False
         self.problem = None
         log.info("tokenizer loaded from %s", path)

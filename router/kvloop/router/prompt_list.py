@@ -45,7 +45,7 @@ def _check(prompt: Any, kind: type, where: str) -> None:
         raise BadRequest(f"Invalid '{where}': the prompt must be {_EXPECTED}", param=where)
     if not prompt:
         raise BadRequest(f"Invalid '{where}': must not be empty", param=where)
-    if kind is list and not all(map(_is_id, prompt)):
+    if isinstance(prompt, list) and not all(map(_is_id, prompt)):
         raise BadRequest(f"Invalid '{where}': must hold token ids (integers) only", param=where)
 
 

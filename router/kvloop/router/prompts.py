@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from kvloop.router.history import History, Known
+from kvloop.router.prompt_list import Prompt, check_ids
 from kvloop.router.tokenizer import ChatTokenizer, Message
 
 Drift = Literal["none", "repaired", "unrepaired"]
@@ -48,3 +49,18 @@ def _faithful(tokenizer: ChatTokenizer, known: Known, text: str) -> list[int] | 
             rest = tokenizer.encode(text[len(start) :], add_special_tokens=False)
             return ids[:end] + rest
     return None
+
+
+def text_prompts(
+    tokenizer: ChatTokenizer, prompts: Sequence[Prompt], param: str
+) -> list[list[int]]:
+    """Ids of prompts given as text or ids; raises BadRequest for ids the model does not have."""
+    tokenized = []
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            ids = tokenizer.encode(prompt, add_special_tokens=True)
+        else:
+            check_ids(prompt, tokenizer.vocab_size, param)
+            ids = prompt
+        tokenized.append(ids)
+    return tokenized

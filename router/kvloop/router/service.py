@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -33,6 +34,7 @@ class Service:
 
     def __init__(self, config: RouterConfig) -> None:
         self.config = config
+        self.started_at = int(time.time())
         self.node_secret = read_secret("--node-secret-file", config.node_secret_file)
         self.tenants = read_tenants(config.api_keys)
         self.metrics = RouterMetrics()

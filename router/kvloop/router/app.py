@@ -1,0 +1,123 @@
+"""The router as an ASGI application, and as a process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kvloop.router import upkeep
+from kvloop.router.chat import chat_completions
+from kvloop.router.completions import completions
+from kvloop.router.config import RouterConfig
+from kvloop.router.errors import ApiError
+from kvloop.router.generate import generate
+from kvloop.router.replies import error_reply
+from kvloop.router.scope import RequestScope
+from kvloop.router.service import Service
+from kvloop.shared_cache.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+Endpoint = Callable[[Service, Request], Awaitable[Response]]
+
+_GRACE_S = 5
+"""For open requests, when the process is told to stop."""
+
+ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
+    ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/v1/completions", completions),
+    ("POST", "/generate", generate),
+    ("GET", "/v1/models", upkeep.models),
+    ("GET", "/v1/models/{name:path}", upkeep.one_model),
+    ("GET", "/healthz", upkeep.healthz),
+    ("GET", "/readyz", upkeep.readyz),
+    ("GET", "/metrics", upkeep.metrics),
+    ("GET", "/server_info", upkeep.server_info),
+    ("POST", "/flush_cache", upkeep.flush_cache),
+    ("POST", "/kvloop/heartbeat", upkeep.heartbeat),
+)
+
+
+def build_app(config: RouterConfig) -> FastAPI:
+    """The application; its lifespan owns tasks and connections. Raises ConfigError."""
+    service = Service(config)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(title="kvloop router", lifespan=lifespan, openapi_url=None)
+    app.state.service = service
+    for method, path, endpoint in ROUTES:
+        app.add_route(path, _bound(endpoint, service), methods=[method])
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    paths = frozenset(path for _, path, _ in ROUTES if "{" not in path)
+    app.add_middleware(RequestScope, metrics=service.metrics, endpoints=paths)
+    return app
+
+
+def run_router(config: RouterConfig) -> None:
+    """Serve until SIGINT or SIGTERM; raises ConfigError, also for an address in use."""
+    _leave_torch_out()
+    app = build_app(config)
+    with _bind(config.host, config.port) as listener:
+        host, port = listener.getsockname()[:2]
+        log.info("router listens at http://%s:%d", host, port)
+        settings = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _bound(endpoint: Endpoint, service: Service) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        return await endpoint(service, request)
+
+    return handle
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_reply(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{error.detail}: {request.method} {request.url.path}"
+    return error_reply(ApiError(error.status_code, message))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as error:
+        raise ConfigError(
+            f"--port: cannot listen at {host}:{port}: {error.strerror or error}; choose another"
+        ) from None
+    return listener
+
+
+def _leave_torch_out() -> None:
+    """transformers imports torch where it finds it: seconds and hundreds of MB for a tokenizer."""
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
