@@ -49,8 +49,8 @@ class ModelConfig:
     o_bias: bool
     mlp_bias: bool
     qk_norm: bool
-    max_positions: int
-    eos_ids: tuple[int, ...]
+    max_position_embeddings: int
+    eos_token_ids: tuple[int, ...]
     dtype: str | None
     """What the file says its weights are; None where it does not say."""
 
@@ -62,10 +62,10 @@ class ModelConfig:
         eos = _ids(raw.get("eos_token_id"))
         if generation.is_file():
             eos += _ids(_read_json(generation).get("eos_token_id"))
-        return cls.from_dict(raw, eos_ids=tuple(dict.fromkeys(eos)))
+        return cls.from_dict(raw, eos_token_ids=tuple(dict.fromkeys(eos)))
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], eos_ids: tuple[int, ...] = ()) -> ModelConfig:
+    def from_dict(cls, raw: Mapping[str, Any], eos_token_ids: tuple[int, ...] = ()) -> ModelConfig:
         """Check the fields of a `config.json`; raises ConfigError naming the field."""
         architecture = _architecture(raw)
         _refuse_unsupported(raw)
@@ -88,8 +88,8 @@ class ModelConfig:
             o_bias=bias and architecture != "qwen2",
             mlp_bias=bool(raw.get("mlp_bias", False)) and architecture == "llama",
             qk_norm=architecture == "qwen3",
-            max_positions=_positive(raw, "max_position_embeddings", 2048),
-            eos_ids=eos_ids,
+            max_position_embeddings=_positive(raw, "max_position_embeddings", 2048),
+            eos_token_ids=eos_token_ids,
             dtype=raw.get("dtype") or raw.get("torch_dtype"),
         )
         if config.heads % config.kv_heads:
@@ -104,7 +104,7 @@ class ModelConfig:
     def identity(self) -> dict[str, Any]:
         """All that changes a token's KV, for the cache namespace; no limits or end tokens."""
         fields = asdict(self)
-        for name in ("max_positions", "eos_ids", "dtype"):
+        for name in ("max_position_embeddings", "eos_token_ids", "dtype"):
             del fields[name]
         return fields
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from kvloop.engine.fingerprint import weights_fingerprint
+from kvloop.engine.hardware import choose_device
 from kvloop.engine.model_config import ModelConfig
 from kvloop.engine.model_files import DTYPES, DtypeName, ModelFiles, resolve_model
 from kvloop.engine.transformer import Transformer
@@ -27,6 +28,7 @@ class LoadedModel:
     fingerprint: str
     dtype: torch.dtype
     """Of weights and KV."""
+    device: torch.device
 
 
 def choose_dtype(ref: str, dtype: DtypeName | Literal["auto"]) -> DtypeName:
@@ -43,11 +45,12 @@ def load_engine_model(
     ref: str,
     dtype: DtypeName | Literal["auto"] = "auto",
     load_format: LoadFormat = "auto",
-    device: torch.device | str = "cpu",
+    device: str = "auto",
     seed: int = 0,
     cache_dir: Path | None = None,
 ) -> LoadedModel:
     """Resolve, read (or draw, for `dummy`) and prepare a model; raises ConfigError in words."""
+    place = choose_device(device)
     name = choose_dtype(ref, dtype)
     files = resolve_model(ref, name, cache_dir)
     config = ModelConfig.from_dir(files.directory)
@@ -57,9 +60,10 @@ def load_engine_model(
     else:
         tensors = load_tensors(files.weights, config, kind)
     return LoadedModel(
-        model=Transformer(config, tensors, device),
+        model=Transformer(config, tensors, place),
         config=config,
         files=files,
         fingerprint=weights_fingerprint(tensors),
         dtype=kind,
+        device=place,
     )
