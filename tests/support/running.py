@@ -42,7 +42,9 @@ def wait_for(what: str, check: Callable[[], Any], timeout_s: float = 30.0) -> An
 def fetch(url: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     """(status, parsed JSON or text)."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
+    request = urllib.request.Request(
+        url, data, {"Content-Type": "application/json", **(headers or {})}
+    )
     try:
         with urllib.request.urlopen(request, timeout=180) as reply:
             return reply.status, _parsed(reply.read())
@@ -154,7 +156,8 @@ class Cluster:
     def file_cache(self) -> None:
         """Nodes started from now on share a directory."""
         self.storage = [
-            "--hicache-storage-backend", "file",
+            "--hicache-storage-backend",
+            "file",
             "--hicache-storage-backend-extra-config",
             json.dumps({"root": str(self.directory / "l3")}),
         ]
@@ -163,29 +166,58 @@ class Cluster:
         """Start a master and a store; nodes started from now on use them."""
         port = port or free_port()
         self.storage = [
-            "--hicache-storage-backend", "mooncake",
+            "--hicache-storage-backend",
+            "mooncake",
             "--hicache-storage-backend-extra-config",
             json.dumps({"master_server_address": f"127.0.0.1:{port}"}),
         ]
         return self.start(
-            f"store{port}", "store", "--port", str(port), "--metrics-port", str(free_port()),
-            "--segment-size", segment, port=port,
+            f"store{port}",
+            "store",
+            "--port",
+            str(port),
+            "--metrics-port",
+            str(free_port()),
+            "--segment-size",
+            segment,
+            port=port,
         )
 
     def node(self, role: str, *flags: str, port: int | None = None) -> Running:
         port = port or free_port()
         return self.start(
-            f"{role}{port}", role, "--model", self.model, "--port", str(port),
-            "--router", self.url, "--node-secret-file", str(self.secret),
-            "--admin-api-key", ADMIN, "--served-model-name", "m",
-            *self.storage, *self.node_flags, *flags, port=port,
+            f"{role}{port}",
+            role,
+            "--model",
+            self.model,
+            "--port",
+            str(port),
+            "--router",
+            self.url,
+            "--node-secret-file",
+            str(self.secret),
+            "--admin-api-key",
+            ADMIN,
+            "--served-model-name",
+            "m",
+            *self.storage,
+            *self.node_flags,
+            *flags,
+            port=port,
         )
 
     def router(self, *flags: str) -> Running:
         return self.start(
-            "router", "router", "--port", str(self.router_port),
-            "--node-secret-file", str(self.secret), "--admin-api-key", ADMIN,
-            *flags, port=self.router_port,
+            "router",
+            "router",
+            "--port",
+            str(self.router_port),
+            "--node-secret-file",
+            str(self.secret),
+            "--admin-api-key",
+            ADMIN,
+            *flags,
+            port=self.router_port,
         )
 
 

@@ -38,7 +38,7 @@ class Offload:
 
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
-        self._writer = PageWriter(parts, "offload", self._stored)
+        self._writer = PageWriter(parts, self._stored)
         self._chains: dict[str, Chain] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="chain-check")
 
@@ -94,7 +94,7 @@ class Offload:
         if chain.is_idle:
             return True
         late = time.monotonic() - closed_at > _LINGER_S
-        if late or not self._parts.store.is_writable:
+        if late or not self._parts.store.is_attached:
             lost = len(chain.pending) + len(chain.doubtful)
             self._hole("deadline" if late else "detached", "false", lost)
             return True
@@ -118,7 +118,9 @@ class Offload:
             chain.check = self._thread.submit(self._parts.store.exists, keys)
 
     def _is_time(self, chain: Chain) -> bool:
-        has_begun = chain.pending or chain.next_page > chain.owner.num_prompt // chain.owner.page_size
+        has_begun = (
+            chain.pending or chain.next_page > chain.owner.num_prompt // chain.owner.page_size
+        )
         old = time.monotonic() - chain.owner.handed_off_at > _CHECK_AFTER_S
         return bool(old and (has_begun or chain.closed_at is not None))
 

@@ -60,7 +60,9 @@ _TRACES = 64
 class DecodeScheduler:
     """Everything is touched by the loop thread only."""
 
-    def __init__(self, parts: NodeParts, transfer: Transfer, send: Callable[[ToFront], None]) -> None:
+    def __init__(
+        self, parts: NodeParts, transfer: Transfer, send: Callable[[ToFront], None]
+    ) -> None:
         self._parts, self._transfer, self._send = parts, transfer, send
         self._config, self._metrics = parts.config, parts.metrics
         self._page_size = parts.config.page_size
@@ -233,9 +235,7 @@ class DecodeScheduler:
         """All pages that the request can need, or none: a running request is never preempted."""
         matched = self.cache.match(owner.reusable_keys) if owner.reads_device else []
         self.cache.lock(owner.keys[: len(matched)])
-        fresh = self.cache.reserve(
-            owner.num_pages - len(matched), matched[-1] if matched else None
-        )
+        fresh = self.cache.reserve(owner.num_pages - len(matched), matched[-1] if matched else None)
         if fresh is None:
             self.cache.unlock(owner.keys[: len(matched)])
             return False
@@ -318,7 +318,9 @@ class DecodeScheduler:
         elif isinstance(event, Refused):
             # A refusal says that nothing is outstanding: the same pages may be offered again.
             self._metrics.fallbacks.labels("prefill_refused").inc()
-            log.warning("request %s: %s refused: %s", owner.request_id, hand_off.candidate.url, event)
+            log.warning(
+                "request %s: %s refused: %s", owner.request_id, hand_off.candidate.url, event
+            )
             owner.hand_off = None
             owner.num_failed += 1
             self._next_attempt(owner)
@@ -334,7 +336,9 @@ class DecodeScheduler:
         """Fresh pages and a new attempt; the old pages stay in quarantine."""
         log.warning(
             "request %s: hand-off from %s failed: %s",
-            owner.request_id, hand_off.candidate.url, reason,
+            owner.request_id,
+            hand_off.candidate.url,
+            reason,
         )
         owner.num_failed += 1
         self._give_up(owner, hand_off)
@@ -405,9 +409,7 @@ class DecodeScheduler:
         sampling = owner.request.sampling
         ends = () if sampling.ignore_eos else self._parts.loaded.config.eos_token_ids
         if token in ends or token in sampling.stop_token_ids:
-            stopped = Finished(
-                reason="stop", completion_tokens=len(owner.output), stop_token=token
-            )
+            stopped = Finished(reason="stop", completion_tokens=len(owner.output), stop_token=token)
             self._finish(owner, stopped)
             return
         self._answer(owner.request_id, Tokens(ids=[token], logprobs=[logprob] if logprob else []))

@@ -16,7 +16,6 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from kvloop.engine.hardware import engine_environment
 from kvloop.engine.messages import (
     Call,
     Cancel,
@@ -30,6 +29,7 @@ from kvloop.engine.messages import (
     ToFront,
 )
 from kvloop.engine.node_config import NodeConfig
+from kvloop.engine.threads import engine_environment
 from kvloop.shared_cache.errors import ConfigError, KVLoopError
 from kvloop.shared_cache.wire import NodeLoad
 

@@ -43,7 +43,9 @@ class EngineLink:
         """All messages that are here, waiting up to `timeout_s` for the first."""
         messages: list[ToEngine] = []
         try:
-            messages.append(self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait())
+            messages.append(
+                self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait()
+            )
             while True:
                 messages.append(self._inbox.get_nowait())
         except queue.Empty:

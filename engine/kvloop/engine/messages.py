@@ -143,13 +143,5 @@ class Died(msgspec.Struct, frozen=True, tag=True):
 
 ToEngine = Submit | Abort | Attempt | Cancel | Call | HandOffEvent | HandOffBroken | AttemptQuiet
 ToFront = (
-    AskPrefill
-    | GiveUp
-    | Answer
-    | AttemptEvent
-    | CancelDone
-    | Reply
-    | Hello
-    | LoadReport
-    | Died
+    AskPrefill | GiveUp | Answer | AttemptEvent | CancelDone | Reply | Hello | LoadReport | Died
 )

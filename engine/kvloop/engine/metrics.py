@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from kvloop.shared_cache.storage_counters import StorageCounts
+
+_STATES = ("attached", "detached", "attaching", "draining", "open")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -43,6 +49,7 @@ class NodeMetrics:
             ["backend", "state"],
             registry=self.registry,
         )
+        self._seen = StorageCounts()
         self.queue_seconds = self._histogram("kvloop_queue_seconds", "Time until work begins")
         self.hand_off_seconds = self._histogram("kvloop_hand_off_seconds", "Ask to last page")
         self.step_seconds = self._histogram("kvloop_step_seconds", "One forward pass")
@@ -53,6 +60,22 @@ class NodeMetrics:
         self.page_bytes.labels(path, result).inc(num_bytes)
         self.page_seconds.labels(path, result).inc(seconds)
 
+    def take_storage(self, now: StorageCounts, status: dict[str, Any]) -> None:
+        """Bring the shared cache's own counters up to date; under one caller at a time."""
+        before, self._seen = self._seen, now
+        for counter, new, old in (
+            (self.pages, now.pages, before.pages),
+            (self.page_bytes, now.num_bytes, before.num_bytes),
+        ):
+            for (path, result), value in _added(new, old).items():
+                counter.labels(path, result).inc(value)
+        for path, seconds in _added(now.seconds, before.seconds).items():
+            self.page_seconds.labels(path, "all").inc(seconds)
+        for kind, count in _added(now.faults, before.faults).items():
+            self.faults.labels(kind).inc(count)
+        for state in _STATES:
+            self.storage_state.labels(status["backend"], state).set(status["state"] == state)
+
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
@@ -62,3 +85,7 @@ class NodeMetrics:
 
     def _histogram(self, name: str, help_text: str) -> Histogram:
         return Histogram(name, help_text, buckets=_SECONDS, registry=self.registry)
+
+
+def _added(new: Counts[Any], old: Counts[Any]) -> dict[Any, float]:
+    return {key: value - old[key] for key, value in new.items() if value > old[key]}

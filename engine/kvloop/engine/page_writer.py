@@ -23,12 +23,12 @@ class _Item(NamedTuple):
 class PageWriter:
     """`submit` copies at once, so the device page may go; the store call runs on a thread."""
 
-    def __init__(self, parts: NodeParts, path: str, stored: Stored) -> None:
-        self._parts, self._path, self._stored = parts, path, stored
+    def __init__(self, parts: NodeParts, stored: Stored) -> None:
+        self._parts, self._stored = parts, stored
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._backlog = 0
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._serve, daemon=True, name=f"{path}-writer")
+        self._thread = threading.Thread(target=self._serve, daemon=True, name="page-writer")
         self._thread.start()
 
     @property
@@ -38,7 +38,7 @@ class PageWriter:
 
     def submit(self, keys: Sequence[bytes], pages: Sequence[int]) -> int:
         """Copy as many pages as the host pool has room for; returns how many were taken."""
-        if not self._parts.store.is_writable:
+        if not self._parts.store.is_attached:
             return 0
         count = min(len(keys), self._parts.pool.num_free)
         slots = self._parts.pool.alloc(count) if count else None
@@ -69,8 +69,8 @@ class PageWriter:
 
     def _save(self, batch: list[_Item]) -> None:
         slots = [item.slot for item in batch]
-        done = self._parts.store.save([item.key for item in batch], slots, self._path)
-        self._parts.store.free(slots)
+        done = self._parts.store.save([item.key for item in batch], slots)
+        self._parts.pool.free(slots)
         for item, is_stored in zip(batch, done, strict=True):
             self._stored(item.key, is_stored)
         with self._lock:

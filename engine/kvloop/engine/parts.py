@@ -8,17 +8,21 @@ from dataclasses import dataclass
 
 import torch
 
+from kvloop.engine.hardware import choose_device
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.loaded_model import LoadedModel, load_engine_model
 from kvloop.engine.metrics import NodeMetrics
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.transformer import Transformer
+from kvloop.shared_cache.backend import StorageBackend
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.factory import backend_opener
 from kvloop.shared_cache.guard import GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.namespace import NamespaceSpec
 from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.page_store import PageStore
+from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,6 @@ class NodeParts:
     pool: HostPool
     shape: PageShape
     store: PageStore
-    guard: GuardedBackend
     metrics: NodeMetrics
     identity: Identity
 
@@ -76,6 +79,11 @@ class NodeParts:
         event.record()
         return event.synchronize
 
+    def render_metrics(self) -> bytes:
+        """The exposition text, the shared cache's counters included."""
+        self.metrics.take_storage(self.store.counters.snapshot(), self.store.status())
+        return self.metrics.render()
+
 
 def _nothing() -> None:
     return None
@@ -107,13 +115,9 @@ def build_parts(config: NodeConfig) -> NodeParts:
     pool = HostPool(shape, _num_slots(config, shape))
     namespace = _namespace(config, loaded)
     metrics = NodeMetrics()
-    guard = GuardedBackend.open(
-        config.hicache_storage_backend,
-        config.hicache_storage_backend_extra_config,
-        pool,
-        namespace,
+    store = PageStore(
+        _guard(config, pool, namespace), pool, namespace=namespace, writer=config.role
     )
-    store = PageStore(guard, pool, shape, namespace, config.role)
     identity = Identity(secrets.token_hex(8), namespace.hex(), config.generation)
     return NodeParts(
         config=config,
@@ -122,18 +126,23 @@ def build_parts(config: NodeConfig) -> NodeParts:
         pool=pool,
         shape=shape,
         store=store,
-        guard=guard,
         metrics=metrics,
         identity=identity,
     )
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one; raises ConfigError for a device that is not there."""
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise ConfigError("--device cuda: no CUDA device is here; use cpu or auto")
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+def _guard(config: NodeConfig, pool: HostPool, namespace: bytes) -> GuardedBackend:
+    name = config.hicache_storage_backend
+    if name is None:
+        guard = GuardedBackend(_no_backend, pool, name="none", namespace=namespace)
+        guard.close()
+        return guard
+    opener = backend_opener(name, config.hicache_storage_backend_extra_config, pool, namespace)
+    return GuardedBackend(opener, pool, name=name, namespace=namespace)
+
+
+def _no_backend() -> StorageBackend:
+    raise StorageUnavailable("no --hicache-storage-backend is set")
 
 
 def _num_slots(config: NodeConfig, shape: PageShape) -> int:

@@ -15,7 +15,16 @@ from typing import Protocol
 import msgspec
 
 from kvloop.engine.link import EngineLink
-from kvloop.engine.messages import Call, Died, EngineStart, Hello, LoadReport, Reply, ToEngine, ToFront
+from kvloop.engine.messages import (
+    Call,
+    Died,
+    EngineStart,
+    Hello,
+    LoadReport,
+    Reply,
+    ToEngine,
+    ToFront,
+)
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.parts import NodeParts, build_parts
 from kvloop.engine.transfer import Transfer
@@ -87,9 +96,7 @@ def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) 
     parts.store.close()
 
 
-def _loop(
-    parts: NodeParts, scheduler: Scheduler, link: EngineLink, stop: threading.Event
-) -> None:
+def _loop(parts: NodeParts, scheduler: Scheduler, link: EngineLink, stop: threading.Event) -> None:
     is_busy, reported_at, reported = False, 0.0, NodeLoad()
     while not stop.is_set():
         for message in link.receive(0 if is_busy else _IDLE_S):
@@ -104,9 +111,7 @@ def _loop(
             reported_at, reported = now, load
 
 
-def _intercept(
-    message: ToEngine, parts: NodeParts, scheduler: Scheduler, link: EngineLink
-) -> bool:
+def _intercept(message: ToEngine, parts: NodeParts, scheduler: Scheduler, link: EngineLink) -> bool:
     if isinstance(message, Call) and message.name == "metrics":
         link.send(Reply(message.call, parts.render_metrics()))
         return True
@@ -119,7 +124,7 @@ def _call(name: str, parts: NodeParts, scheduler: Scheduler) -> bytes:
         freed, stayed = scheduler.flush()
         return msgspec.json.encode({"freed_pages": freed, "pages_in_use": stayed})
     if name == "storage_status":
-        return msgspec.json.encode(parts.storage_status())
+        return msgspec.json.encode(parts.store.status())
     assert name == "describe", name
     return msgspec.json.encode(scheduler.describe())
 

@@ -63,4 +63,3 @@ def job_keys(request: PrefillRequest, page_size: int) -> list[bytes]:
         return []
     seed = bytes.fromhex(request.cache_seed) if request.cache_seed else None
     return page_keys(request.prompt, page_size, seed)
-

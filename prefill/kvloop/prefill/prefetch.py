@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_store import LoadedPage, PageStore
 from kvloop.shared_cache.wire import Role
 
@@ -14,8 +15,8 @@ _THREADS = 4
 class Prefetch:
     """Pages of one prompt on their way from the shared cache; `pages` is their leading run."""
 
-    def __init__(self, store: PageStore, future: Future[list[LoadedPage]] | None) -> None:
-        self._store, self._future = store, future
+    def __init__(self, pool: HostPool, future: Future[list[LoadedPage]] | None = None) -> None:
+        self._pool, self._future = pool, future
 
     @property
     def is_done(self) -> bool:
@@ -26,27 +27,27 @@ class Prefetch:
         if self._future is None:
             return []
         future, self._future = self._future, None
-        return _leading(self._store, future.result())
+        return _leading(self._pool, future.result())
 
     def drop(self) -> None:
         """Free what has come, or will come."""
         if self._future is not None:
             future, self._future = self._future, None
-            future.add_done_callback(lambda done: _free(self._store, done.result()))
+            future.add_done_callback(lambda done: _free(self._pool, done.result()))
 
 
 class Prefetcher:
     """Runs loads on a few threads; the store bounds each by its own deadline."""
 
-    def __init__(self, store: PageStore) -> None:
-        self._store = store
+    def __init__(self, store: PageStore, pool: HostPool) -> None:
+        self._store, self._pool = store, pool
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="prefetch")
 
     def start(self, keys: Sequence[bytes]) -> Prefetch:
         """Begin to load the leading run of `keys` that the shared cache holds."""
         if not keys:
-            return Prefetch(self._store, None)
-        return Prefetch(self._store, self._threads.submit(self._load, list(keys)))
+            return Prefetch(self._pool)
+        return Prefetch(self._pool, self._threads.submit(self._load, list(keys)))
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -56,15 +57,15 @@ class Prefetcher:
         return self._store.load(keys[:run]) if run else []
 
 
-def _leading(store: PageStore, pages: list[LoadedPage]) -> list[tuple[int, Role]]:
+def _leading(pool: HostPool, pages: list[LoadedPage]) -> list[tuple[int, Role]]:
     run: list[tuple[int, Role]] = []
     for page in pages:
         if page.slot is None or page.writer is None:
             break
         run.append((page.slot, page.writer))
-    _free(store, pages[len(run) :])
+    _free(pool, pages[len(run) :])
     return run
 
 
-def _free(store: PageStore, pages: list[LoadedPage]) -> None:
-    store.free([page.slot for page in pages if page.slot is not None])
+def _free(pool: HostPool, pages: list[LoadedPage]) -> None:
+    pool.free([page.slot for page in pages if page.slot is not None])

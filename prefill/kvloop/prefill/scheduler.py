@@ -44,7 +44,9 @@ _CANCEL_S = 5.0
 class PrefillScheduler:
     """Owns the device pool; everything but `attempts` is touched by the loop thread only."""
 
-    def __init__(self, parts: NodeParts, transfer: Transfer, send: Callable[[ToFront], None]) -> None:
+    def __init__(
+        self, parts: NodeParts, transfer: Transfer, send: Callable[[ToFront], None]
+    ) -> None:
         self._parts, self._send = parts, send
         self._config = parts.config
         self._metrics: NodeMetrics = parts.metrics
@@ -55,7 +57,7 @@ class PrefillScheduler:
         self._running: list[Job] = []
         self._sending: list[Job] = []
         self._ended: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._prefetcher = Prefetcher(parts.store)
+        self._prefetcher = Prefetcher(parts.store, parts.pool)
         self._written = Written(parts)
         self._sender = Sender(transfer, parts.kv, parts.metrics, self._report, self._fail_transfer)
         self._progress_at = 0.0
@@ -96,7 +98,7 @@ class PrefillScheduler:
         job = Job(
             attempt=attempt,
             keys=keys,
-            prefetch=Prefetch(self._parts.store, None),
+            prefetch=Prefetch(self._parts.pool),
             page_size=self._page_size,
         )
         known = len(self.cache.match(job.reusable_keys)) if job.reads_device else 0
@@ -156,9 +158,7 @@ class PrefillScheduler:
         """Lock what the tree holds, reserve the rest, fill in what the shared cache gave."""
         matched = self.cache.match(job.reusable_keys) if job.reads_device else []
         self.cache.lock(job.keys[: len(matched)])
-        fresh = self.cache.reserve(
-            job.num_pages - len(matched), matched[-1] if matched else None
-        )
+        fresh = self.cache.reserve(job.num_pages - len(matched), matched[-1] if matched else None)
         if fresh is None:
             self.cache.unlock(job.keys[: len(matched)])
             return False
@@ -167,7 +167,7 @@ class PrefillScheduler:
         # The tree changed while the job queued: what joins on is used, the rest computed again.
         usable = loaded[overlap:] if overlap >= 0 else []
         self._parts.write_device(fresh[: len(usable)], [slot for slot, _ in usable])
-        self._parts.store.free([slot for slot, _ in loaded])
+        self._parts.pool.free([slot for slot, _ in loaded])
         job.num_matched = len(matched)
         job.pages = matched + fresh
         job.writers = [writer for _, writer in usable]

@@ -17,7 +17,7 @@ class Written:
 
     def __init__(self, parts: NodeParts) -> None:
         self._states: OrderedDict[bytes, StorageState] = OrderedDict()
-        self._writer = PageWriter(parts, "write_through", self._stored)
+        self._writer = PageWriter(parts, self._stored)
 
     @property
     def backlog(self) -> int:
@@ -30,9 +30,7 @@ class Written:
         for index in loaded:
             self._note(job.keys[index], "stored")
         missing = [i for i, key in enumerate(job.keys) if key not in self._states]
-        taken = self._writer.submit(
-            [job.keys[i] for i in missing], [job.pages[i] for i in missing]
-        )
+        taken = self._writer.submit([job.keys[i] for i in missing], [job.pages[i] for i in missing])
         for index in missing[:taken]:
             # The writer's thread may have been quicker.
             self._states.setdefault(job.keys[index], "storing")

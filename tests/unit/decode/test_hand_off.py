@@ -1,6 +1,7 @@
 """A hand-off is done when every layer of every page came and its bytes are what was sent."""
 
 import pytest
+
 from kvloop.decode.hand_off import HandOff
 from kvloop.shared_cache.errors import TransferError
 from kvloop.shared_cache.wire import PrefillCandidate, PrefillDone, PromptSources, Pushed
@@ -23,7 +24,11 @@ def pushed(layer: int, first: int, count: int, checksum: int = 5) -> Pushed:
 
 def done(last_layer_at: float = 10.0) -> PrefillDone:
     return PrefillDone(
-        first_token=1, logprob=None, sources=PromptSources(), storage=[], last_layer_at=last_layer_at
+        first_token=1,
+        logprob=None,
+        sources=PromptSources(),
+        storage=[],
+        last_layer_at=last_layer_at,
     )
 
 

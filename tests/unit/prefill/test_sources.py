@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kvloop.prefill.sources import prompt_sources
 from kvloop.shared_cache.wire import PromptSources
 
@@ -33,8 +34,11 @@ def test_a_page_that_prefill_had_to_compute_counts_as_computed_though_decode_hol
 
 
 @given(
-    st.integers(1, 8), st.integers(0, 9), st.lists(st.sampled_from(["prefill", "decode"])),
-    st.integers(0, 20), st.integers(1, 50),
+    st.integers(1, 8),
+    st.integers(0, 9),
+    st.lists(st.sampled_from(["prefill", "decode"])),
+    st.integers(0, 20),
+    st.integers(1, 50),
 )
 def test_the_five_sources_sum_to_the_prompt(page_size, device, writers, held, rest) -> None:
     num_tokens = (device + len(writers)) * page_size + rest
