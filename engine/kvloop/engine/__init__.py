@@ -1,1 +1,1 @@
-"""Model, paged KV, sampling, KV transfer and the process frame that prefill and decode nodes share."""
+"""Model, paged KV, sampling, KV transfer and process frame: what prefill and decode share."""

@@ -29,8 +29,8 @@ class DeviceCache:
     def reserve(self, count: int, after: int | None = None) -> list[int] | None:
         """`count` pages or none at all, evicting cached prefixes as needed.
 
-        Pages that follow `after`, a sequence's last one, are preferred: attention reads a contiguous
-        sequence without a gather, and one transfer descriptor holds it.
+        Pages that follow `after`, a sequence's last one, are preferred: attention reads a
+        contiguous sequence without a gather, and one transfer descriptor holds it.
         """
         if count > self.num_available:
             return None
@@ -55,7 +55,7 @@ class DeviceCache:
         self._tree.unlock(keys)
 
     def insert(self, keys: Sequence[bytes], pages: Sequence[int]) -> list[int]:
-        """Cache a run from its first key on; returns the pages it already had, still the caller's."""
+        """Cache a run from its first key on; returns pages not taken, still the caller's."""
         return self._tree.insert(keys, pages)
 
     def flush(self) -> tuple[int, int]:

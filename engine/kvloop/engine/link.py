@@ -1,4 +1,4 @@
-"""The engine's end of the ZeroMQ link: one thread reads, one writes, the loop never blocks on it."""
+"""The engine's end of the ZeroMQ link: one thread reads, one writes, the loop never blocks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Intercept = Callable[[ToEngine], bool]
 class EngineLink:
     """Connects to `{endpoint}.in` (front to engine) and `{endpoint}.out` (engine to front).
 
-    `intercept` runs on the reading thread, for what cannot wait for the loop's next turn; it returns
-    True for a message that it has dealt with.
+    `intercept` runs on the reading thread, for what cannot wait for the loop's next turn; it
+    returns True for a message that it has dealt with.
     """
 
     def __init__(self, endpoint: str, intercept: Intercept | None = None) -> None:
@@ -43,9 +43,7 @@ class EngineLink:
         """All messages that are here, waiting up to `timeout_s` for the first."""
         messages: list[ToEngine] = []
         try:
-            messages.append(
-                self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait()
-            )
+            messages.append(self._inbox.get(block=timeout_s > 0, timeout=timeout_s or None))
             while True:
                 messages.append(self._inbox.get_nowait())
         except queue.Empty:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter as Counts
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -87,5 +87,6 @@ class NodeMetrics:
         return Histogram(name, help_text, buckets=_SECONDS, registry=self.registry)
 
 
-def _added(new: Counts[Any], old: Counts[Any]) -> dict[Any, float]:
-    return {key: value - old[key] for key, value in new.items() if value > old[key]}
+def _added(new: Mapping[Any, float], old: Mapping[Any, float]) -> dict[Any, float]:
+    grown = {key: value - old.get(key, 0) for key, value in new.items()}
+    return {key: value for key, value in grown.items() if value > 0}

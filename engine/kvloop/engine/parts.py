@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from kvloop.engine.hardware import choose_device
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.loaded_model import LoadedModel, load_engine_model
 from kvloop.engine.metrics import NodeMetrics
@@ -75,7 +74,7 @@ class NodeParts:
         """A wait for all that the device was told up to now."""
         if self.kv.device.type != "cuda":
             return _nothing
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return event.synchronize
 
@@ -91,12 +90,11 @@ def _nothing() -> None:
 
 def build_parts(config: NodeConfig) -> NodeParts:
     """Load the model and make the pools; raises ConfigError for what the user must change."""
-    device = choose_device(config.device)
     loaded = load_engine_model(
         config.model,
         dtype=config.dtype,
         load_format=config.load_format,
-        device=device,
+        device=config.device,
         seed=config.seed,
     )
     if config.context_length and config.context_length > loaded.config.max_position_embeddings:
@@ -104,7 +102,7 @@ def build_parts(config: NodeConfig) -> NodeParts:
             f"--context-length {config.context_length} is over the model's "
             f"{loaded.config.max_position_embeddings}"
         )
-    kv = KVPool(loaded.config, config.num_pages, config.page_size, loaded.dtype, device)
+    kv = KVPool(loaded.config, config.num_pages, config.page_size, loaded.dtype, loaded.device)
     shape = PageShape(
         num_layers=loaded.config.layers,
         page_size=config.page_size,

@@ -50,7 +50,7 @@ class Transfer:
             raise ConfigError(f"cannot register {num_bytes} bytes for KV transfer (locked memory?)")
 
     def write(self, session: str, blocks: Sequence[Block]) -> None:
-        """Write all blocks to a peer; returns when they are in its memory, or raises TransferError."""
+        """Write all blocks into a peer's memory; raises TransferError when not all are there."""
         sources, targets, lengths = zip(*blocks, strict=True)
         status = self._engine.batch_transfer_sync_write(
             session, list(sources), list(targets), list(lengths)

@@ -28,7 +28,7 @@ class Job:
     num_done: int = 0
     """Tokens whose KV is in `pages`."""
     storage: list[StorageState] = field(default_factory=list)
-    sources: PromptSources = PromptSources()
+    sources: PromptSources = field(default_factory=PromptSources)
     created_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -219,7 +220,7 @@ class PrefillScheduler:
             )
             self._running.remove(job)
             self._sending.append(job)
-            self._sender.flush(job.request.target.session, lambda j=job, d=done: self._end(j, d))
+            self._sender.flush(job.request.target.session, partial(self._end, job, done))
 
     # --- pushing ----------------------------------------------------------------------------
 
@@ -338,7 +339,7 @@ class PrefillScheduler:
             return
         self._progress_at = time.monotonic()
         for job in self._waiting:
-            stage = "queued" if job.prefetch.is_done else "prefetch"
-            self._report(job.attempt, Progress(stage=stage))
+            queued = Progress(stage="queued" if job.prefetch.is_done else "prefetch")
+            self._report(job.attempt, queued)
         for job in self._running:
             self._report(job.attempt, Progress(stage="compute"))
