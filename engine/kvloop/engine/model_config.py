@@ -156,7 +156,7 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
 def _rope(raw: Mapping[str, Any]) -> Rope:
     """From `rope_parameters` (transformers 5) or `rope_theta` + `rope_scaling` (before)."""
     spec = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
-    kind = spec.get("rope_type") or spec.get("type") or "default"
+    kind: Any = spec.get("rope_type") or spec.get("type") or "default"
     if kind not in ("default", "linear", "llama3"):
         raise ConfigError(
             f"config.json: rope_scaling type {kind!r} is not supported; "

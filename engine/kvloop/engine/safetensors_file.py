@@ -75,4 +75,4 @@ def write_safetensors(
         file.write(struct.pack("<Q", len(text)) + text)
         for (_, shape), tensor in zip(shapes, tensors, strict=True):
             assert tensor.shape == torch.Size(shape) and tensor.dtype == dtype
-            file.write(tensor.contiguous().view(torch.uint8).numpy())
+            file.write(tensor.contiguous().view(torch.uint8).numpy().data)

@@ -89,10 +89,7 @@ def sample(
     assert len(logits) == len(states) == len(positions)
     weighed = _penalized(logits, states)
     drawn = [i for i, state in enumerate(states) if not state.is_greedy]
-    if len(drawn) < len(states):
-        tokens = weighed.argmax(-1).tolist()
-    else:
-        tokens = [0] * len(states)
+    tokens = [0] * len(states) if len(drawn) == len(states) else weighed.argmax(-1).tolist()
     if drawn:
         rows = weighed if len(drawn) == len(states) else weighed[drawn]
         chosen = _draw(rows, [states[i] for i in drawn], [positions[i] for i in drawn])
