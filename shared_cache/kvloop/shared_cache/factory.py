@@ -45,7 +45,9 @@ def _file(fields: Mapping[str, Any], pool: HostPool, namespace: bytes) -> Backen
 def _mooncake(fields: Mapping[str, Any], pool: HostPool, namespace: bytes) -> BackendOpener:
     from kvloop.shared_cache.backend_config import parse_backend_config
     from kvloop.shared_cache.mooncake import MooncakeBackend, MooncakeConfig
+    from kvloop.shared_cache.mooncake_library import load_mooncake
 
+    load_mooncake("store")
     config = parse_backend_config("mooncake", fields, MooncakeConfig)
     return lambda: MooncakeBackend(config, pool, namespace)
 

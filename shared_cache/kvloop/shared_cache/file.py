@@ -216,7 +216,7 @@ def _fill(fd: int, view: memoryview) -> bool:
 
 
 def _write_file(path: Path, view: memoryview) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
         done = 0
         while done < view.nbytes:
