@@ -1,0 +1,74 @@
+"""Parsers of flag values; argparse puts the flag's name before their messages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def port(text: str) -> int:
+    """A TCP port from 1 to 65535."""
+    return _whole(text, 1, 65535)
+
+
+def positive_int(text: str) -> int:
+    """A whole number above 0."""
+    return _whole(text, 1, None)
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or above."""
+    return _whole(text, 0, None)
+
+
+def positive_float(text: str) -> float:
+    """A finite number above 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+def url(text: str) -> str:
+    """An http(s) URL with a host; a trailing slash is dropped."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"must be a URL like http://127.0.0.1:30000, got {text!r}")
+    return text.rstrip("/")
+
+
+def whole_range(text: str) -> tuple[int, int]:
+    """LOW:HIGH with 0 <= LOW < HIGH."""
+    low, _, high = text.partition(":")
+    if not (low.isdecimal() and high.isdecimal() and int(low) < int(high)):
+        raise argparse.ArgumentTypeError(f"must be LOW:HIGH with LOW below HIGH, got {text!r}")
+    return int(low), int(high)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object such as {"root": "/var/cache/kvloop"}."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}")
+    return value
+
+
+def _whole(text: str, low: int, high: int | None) -> int:
+    wanted = f"of {low} or above" if high is None else f"from {low} to {high}"
+    value = int(text) if text.removeprefix("-").isdecimal() else low - 1
+    if value < low or (high is not None and value > high):
+        raise argparse.ArgumentTypeError(f"must be a whole number {wanted}, got {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,41 @@
+"""The `kvloop` command: one parser, each command imported only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+from kvloop.cli import bench_command, node_command, router_command, store_command, up_command
+from kvloop.cli.help_format import Command, HelpFormatter
+from kvloop.shared_cache.errors import ConfigError
+
+_DESCRIPTION = """\
+Serves chat models with prefill and decode on separate nodes that share one KV cache.
+
+  kvloop up --model smollm2      everything on this machine, and a chat that shows the reuse
+  kvloop COMMAND --help          the flags of one part"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; building it imports no model code."""
+    parser = argparse.ArgumentParser(
+        "kvloop", description=_DESCRIPTION, formatter_class=HelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (up_command, node_command, router_command, store_command, bench_command):
+        module.add_to(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status: 2 for a wrong flag, 130 after Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    try:
+        return cast(Command, args.run)(args)
+    except ConfigError as error:
+        print(f"{args.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

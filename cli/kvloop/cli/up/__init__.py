@@ -1,0 +1,1 @@
+"""One machine, all parts: plan, start, chat, watch, stop."""
