@@ -9,7 +9,7 @@ from typing import cast
 
 from kvloop.cli import bench_command, node_command, router_command, store_command, up_command
 from kvloop.cli.help_format import Command, HelpFormatter
-from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.errors import ConfigError, KVLoopError
 
 _DESCRIPTION = """\
 Serves chat models with prefill and decode on separate nodes that share one KV cache.
@@ -30,12 +30,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status: 2 for a wrong flag, 130 after Ctrl-C."""
+    """Run one command; returns its exit status.
+
+    2 for a wrong flag, 1 for what else stops it, 130 after Ctrl-C.
+    """
     args = build_parser().parse_args(argv)
     try:
         return cast(Command, args.run)(args)
-    except ConfigError as error:
+    except KVLoopError as error:
         print(f"{args.prog}: error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         return 130

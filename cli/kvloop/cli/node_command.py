@@ -62,7 +62,7 @@ def _defaults() -> dict[str, Any]:
     return {
         field.name: field.default
         for field in msgspec.structs.fields(NodeConfig)
-        if field.default is not msgspec.NODEFAULT
+        if field.default is not msgspec.NODEFAULT and field.name != "router"
     }
 
 

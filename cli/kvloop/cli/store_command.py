@@ -12,7 +12,7 @@ Starts a Mooncake master and mounts a segment of this machine's memory in it: th
 nodes share with --hicache-storage-backend mooncake."""
 
 _EPILOG = """\
-example (1 GB to share; then give the nodes this flag):
+example (1 GiB to share; then give the nodes this flag):
   kvloop store --port 50051 --segment-size 1
   --hicache-storage-backend-extra-config '{"master_server_address": "127.0.0.1:50051"}'"""
 
@@ -35,10 +35,16 @@ def add_to(commands: Subparsers) -> None:
         "--segment-size",
         type=flag_types.positive_float,
         default=1.0,
-        metavar="GB",
+        metavar="GIB",
         help="memory that this machine gives to the store",
     )
     flag("--protocol", choices=("tcp", "rdma"), default="tcp", help="how pages move")
+    flag("--device-name", default="", metavar="NAMES", help="RDMA devices, comma-separated")
+    flag(
+        "--restart-master",
+        action="store_true",
+        help="start the master again when it dies (its keys are lost either way)",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -49,8 +55,10 @@ def _run(args: argparse.Namespace) -> int:
             host=args.host,
             port=args.port,
             metrics_port=args.metrics_port,
-            segment_bytes=int(args.segment_size * 1e9),
+            segment_bytes=int(args.segment_size * 2**30),
             protocol=args.protocol,
+            device_name=args.device_name,
+            restart_master=args.restart_master,
         )
     )
     return 0

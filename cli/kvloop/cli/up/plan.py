@@ -10,7 +10,7 @@ from pathlib import Path
 from kvloop.cli.up.config import UpConfig
 
 LOOPBACK = "127.0.0.1"
-STORE_GB = 1.0
+STORE_GIB = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def build_plan(config: UpConfig, ports: list[int], secret_file: Path) -> Plan:
         for role, urls in (("prefill", prefill), ("decode", decode))
         for index, url in enumerate(urls)
     ]
-    router = _router(config, prefill, decode, secret_file)
+    router = _router(config, secret_file)
     return Plan(
         parts=(*stores, *nodes, router), prefill_urls=tuple(prefill), decode_urls=tuple(decode)
     )
@@ -80,7 +80,7 @@ def _store(rpc: int, metrics: int, config: UpConfig) -> Part:
     flags = ("--host", LOOPBACK, "--port", str(rpc), "--metrics-port", str(metrics))
     return Part(
         name="store",
-        argv=_command("store", *flags, "--segment-size", str(STORE_GB)),
+        argv=_command("store", *flags, "--segment-size", str(STORE_GIB)),
         ready_line="store ready",
         starts_first=True,
     )
@@ -104,13 +104,7 @@ def _node(
     return Part(name=f"{role}-{index}", argv=argv, ready_url=f"{url}/readyz")
 
 
-def _router(config: UpConfig, prefill: list[str], decode: list[str], secret_file: Path) -> Part:
-    nodes = [("--prefill", url) for url in prefill] + [("--decode", url) for url in decode]
-    flags = [
-        ("--host", config.host),
-        ("--port", str(config.port)),
-        ("--node-secret-file", str(secret_file)),
-        *nodes,
-    ]
-    argv = _command("router", *(word for pair in flags for word in pair))
+def _router(config: UpConfig, secret_file: Path) -> Part:
+    flags = ("--host", config.host, "--port", str(config.port))
+    argv = _command("router", *flags, "--node-secret-file", str(secret_file))
     return Part(name="router", argv=argv, ready_url=f"{config.url}/readyz")

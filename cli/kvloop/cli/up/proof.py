@@ -7,7 +7,6 @@ import secrets
 import aiohttp
 from rich.console import Console
 
-from kvloop.cli.up.backlog import BacklogStuck, wait_until_written
 from kvloop.cli.up.chat import ChatApi, ChatFailed, Turn, served_model
 from kvloop.cli.up.config import UpConfig
 from kvloop.cli.up.pages import (
@@ -19,6 +18,7 @@ from kvloop.cli.up.pages import (
 )
 from kvloop.cli.up.plan import Plan
 from kvloop.cli.up.table import pages_table, turns_table
+from kvloop.cli.up.waiting import WaitedInVain, wait_until_registered, wait_until_written
 
 
 async def prove_reuse(config: UpConfig, console: Console, plan: Plan) -> bool:
@@ -26,7 +26,7 @@ async def prove_reuse(config: UpConfig, console: Console, plan: Plan) -> bool:
     console.print("\na chat of two turns; turn 2 may read only the shared cache (l3_only)")
     try:
         first, second = await _chat(config, plan)
-    except (ChatFailed, BacklogStuck, aiohttp.ClientError, TimeoutError) as error:
+    except (ChatFailed, WaitedInVain, aiohttp.ClientError, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         console.print("the chat failed:", reason, style="red", markup=False, soft_wrap=True)
         return False
@@ -35,12 +35,14 @@ async def prove_reuse(config: UpConfig, console: Console, plan: Plan) -> bool:
 
 async def _chat(config: UpConfig, plan: Plan) -> tuple[Turn, Turn]:
     # trust_env=False: a proxy from the environment has no way to loopback.
+    nodes = (*plan.prefill_urls, *plan.decode_urls)
     async with aiohttp.ClientSession(trust_env=False) as http:
+        await wait_until_registered(http, config.url, len(nodes))
         model = await served_model(http, config.url)
         # A salt of its own: pages of earlier runs cannot be taken for this one's.
         api = ChatApi(http=http, url=config.url, model=model, salt=secrets.token_hex(8))
         first = await api.first_turn()
-        await wait_until_written(http, (*plan.prefill_urls, *plan.decode_urls))
+        await wait_until_written(http, nodes)
         return first, await api.second_turn(first)
 
 
