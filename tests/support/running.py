@@ -69,7 +69,7 @@ class Running:
         self.url = f"http://127.0.0.1:{port}"
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kvloop.cli.main", *command],
+                [sys.executable, "-m", "kvloop.cli", *command],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -48,7 +48,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     hicache_storage_backend: str | None = None
     hicache_storage_backend_extra_config: dict[str, Any] = {}
     router: tuple[str, ...] = ()
-    advertise_url: str = ""
+    advertise_url: str | None = None
     transfer_host: str = "127.0.0.1"
     transfer_protocol: Literal["tcp", "rdma"] = "tcp"
     transfer_device: str = ""

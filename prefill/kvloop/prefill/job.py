@@ -29,6 +29,8 @@ class Job:
     """Tokens whose KV is in `pages`."""
     storage: list[StorageState] = field(default_factory=list)
     sources: PromptSources = field(default_factory=PromptSources)
+    last_layer_at: float = 0.0
+    """CLOCK_MONOTONIC when the newest layer's KV was in the pool."""
     created_at: float = field(default_factory=time.monotonic)
 
     @property

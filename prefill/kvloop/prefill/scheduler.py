@@ -208,7 +208,6 @@ class PrefillScheduler:
             return
         states = [SamplingState(job.request.sampling, job.request.prompt) for job in jobs]
         sampled = sample(logits, states, [job.num_tokens for job in jobs])
-        now = time.monotonic()
         for job, first in zip(jobs, sampled, strict=True):
             job.storage = self._written.prompt(job)
             done = PrefillDone(
@@ -216,7 +215,7 @@ class PrefillScheduler:
                 logprob=first.logprob,
                 sources=job.sources,
                 storage=job.storage,
-                last_layer_at=now,
+                last_layer_at=job.last_layer_at,
             )
             self._running.remove(job)
             self._sending.append(job)
@@ -229,7 +228,9 @@ class PrefillScheduler:
             self._push(job, layer, 0, job.num_done // self._page_size)
 
     def _push_layer(self, chosen: Sequence[tuple[Job, int]], layer: int) -> None:
+        now = time.monotonic()
         for job, take in chosen:
+            job.last_layer_at = now
             end = -(-(job.num_done + take) // self._page_size)
             self._push(job, layer, job.num_done // self._page_size, end)
 
