@@ -52,9 +52,12 @@ class StartProgress:
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
+        for _ in range(3):
+            table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
         for name, (child, ready_s) in self._rows.items():
             if ready_s is None:
-                doing = " ".join(child.last_lines(1))[:70] or "starting"
+                doing = " ".join(child.last_lines(1)) or "starting"
                 table.add_row(self._spinner, name, f"{child.age_s:.0f} s", Text(doing, style="dim"))
             else:
                 table.add_row("[green]✓[/]", name, f"{ready_s:.1f} s", "ready")
