@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.linear import Linear, activation_dtype, make_linear
 from kvloop.engine.model_config import ModelConfig
 from kvloop.engine.rope import Rotary
+from kvloop.engine.row_workers import Meeting, RowWorkers
 from kvloop.engine.weights import Tensors, stacked
 
 OnLayer = Callable[[int], None]
@@ -43,12 +45,21 @@ class Step:
     sin: torch.Tensor
 
 
+def _nothing(layer: int) -> None:
+    return None
+
+
 class Transformer:
     """The model; stateless between calls: all KV is in the pool given to `forward`."""
 
     def __init__(
-        self, config: ModelConfig, tensors: Tensors, device: torch.device | str = "cpu"
+        self,
+        config: ModelConfig,
+        tensors: Tensors,
+        device: torch.device | str = "cpu",
+        threads: int = 1,
     ) -> None:
+        """`threads`: how many CPU threads share a prefill."""
         self.config = config
         self.device = torch.device(device)
         self.dtype = tensors["model.embed_tokens.weight"].dtype
@@ -59,22 +70,32 @@ class Transformer:
         self._norm = build.norm("model.norm")
         self._head = build.head()
         self._rotary = Rotary(config, self.device)
+        self._workers = RowWorkers(threads) if threads > 1 and self.device.type == "cpu" else None
         self._attention = Attention(config.heads, config.kv_heads, config.head_size)
 
-    @torch.inference_mode()
     def forward(self, batch: Batch, pool: KVPool, on_layer: OnLayer | None = None) -> torch.Tensor:
         """fp32 logits `[segments that want logits, vocab]`, in the order of the segments.
 
-        `on_layer(l)` is called as soon as layer l's K and V of this batch are in the pool.
+        `on_layer(l)` is called as soon as layer l's K and V of this batch are in the pool; on
+        another thread than the caller's, at times, but never twice at once.
         """
+        parts = self._workers.parts(batch) if self._workers else [batch]
+        if self._workers is None or len(parts) == 1:
+            return self._compute(batch, pool, on_layer or _nothing)
+        meeting = Meeting(len(parts), on_layer or _nothing)
+        tasks = [partial(self._compute, part, pool, meeting.wait) for part in parts]
+        return torch.cat(self._workers.run(tasks, meeting))
+
+    @torch.inference_mode()
+    def _compute(self, batch: Batch, pool: KVPool, written: OnLayer) -> torch.Tensor:
+        """The logits of one part; `written(l)` returns when all parts have written layer l."""
         rows = batch.logit_rows()
         step = self._step(batch)
         x = F.embedding(batch.token_ids, self._embedding).to(self.activation)
         last = self.config.layers - 1
         for i, layer in enumerate(self._layers):
             q = self._write_kv(x, i, layer, pool, step)
-            if on_layer is not None:
-                on_layer(i)
+            written(i)
             if i == last and not rows:
                 return x.new_empty((0, self.config.vocab), dtype=torch.float32)
             attended = self._attention.attend(q, i, pool, step.spans)
