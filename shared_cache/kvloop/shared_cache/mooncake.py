@@ -18,10 +18,11 @@ from kvloop.shared_cache.page_object import object_name
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 _NO_ROOM = -200
+_TOO_LARGE = -600
 _REPLICA_NOT_READY = -703
 _NOT_FOUND = -704
 _RPC_FAIL = -900
-_MISSES = {_NOT_FOUND, _REPLICA_NOT_READY}
+_MISSES = {_NOT_FOUND, _REPLICA_NOT_READY, _TOO_LARGE}
 _CONNECT_TIMEOUT_S = 1.0
 
 
@@ -61,7 +62,7 @@ class MooncakeBackend(StorageBackend):
         self._replicas = module.ReplicateConfig()
         self._replicas.replica_num = config.replica_num
         self._lock = threading.Lock()
-        self._stats = dict.fromkeys(("gets", "sets", "no_room", "failed_keys"), 0.0)
+        self._stats = dict.fromkeys(("gets", "sets", "no_room", "misfits", "failed_keys"), 0.0)
         self._store = _connect(module, config)
         if status := self._store.register_buffer(pool.base_address, pool.num_bytes):
             self._store.close()
@@ -80,6 +81,7 @@ class MooncakeBackend(StorageBackend):
         codes = self._store.batch_get_into(names, addresses, sizes)
         self._check("get", codes)
         self._count("gets", len(keys))
+        self._remove_misfits(names, codes)
         return self._by_key(code == self._pool.shape.object_bytes for code in codes)
 
     def set(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
@@ -131,6 +133,18 @@ class MooncakeBackend(StorageBackend):
 
     def _small_name(self, name: str) -> str:
         return f"{self._prefix}small-{hashlib.sha256(name.encode()).hexdigest()}"
+
+    def _remove_misfits(self, names: Sequence[str], codes: Sequence[int]) -> None:
+        """Objects of another size are in the way of good ones, since the first put wins."""
+        size = self._pool.shape.object_bytes
+        misfits = [
+            name
+            for name, code in zip(names, codes, strict=True)
+            if code == _TOO_LARGE or (code >= 0 and code != size)
+        ]
+        if misfits:
+            self._count("misfits", len(misfits))
+            self._store.batch_remove(misfits, True)
 
     def _by_key(self, found: Iterable[bool]) -> list[bool]:
         """Whether all objects of a key were found, key by key."""

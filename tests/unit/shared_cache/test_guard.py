@@ -1,0 +1,240 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from memory_backend import MemoryBackend, Valve
+
+from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
+from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.page_object import PageShape
+from kvloop.shared_cache.storage_errors import StorageUnavailable
+
+SHAPE = PageShape(num_layers=1, page_size=4, num_kv_heads=1, head_size=8, itemsize=2)
+KEYS = [bytes([i]) * 32 for i in range(4)]
+QUICK = GuardConfig(deadline_s=0.1, first_retry_s=0.02, max_retry_s=0.1, num_threads=2)
+
+
+@pytest.fixture
+def valve() -> Iterator[Valve]:
+    valve = Valve()
+    yield valve
+    valve.error = None
+    valve.is_open.set()
+
+
+@pytest.fixture
+def pool() -> HostPool:
+    return HostPool(SHAPE, 4)
+
+
+def guarded(valve: Valve, pool: HostPool, config: GuardConfig = QUICK) -> GuardedBackend:
+    return GuardedBackend(
+        lambda: MemoryBackend(valve, pool),
+        pool,
+        name="memory",
+        namespace=b"n" * 32,
+        config=config,
+    )
+
+
+@pytest.fixture
+def guard(valve: Valve, pool: HostPool) -> Iterator[GuardedBackend]:
+    guard = guarded(valve, pool)
+    assert guard.wait_attached(5)
+    yield guard
+    valve.error = None
+    valve.is_open.set()
+    assert guard.close()
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 10
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.005)
+    return condition()
+
+
+def take(pool: HostPool, n: int) -> list[int]:
+    slots = pool.alloc(n)
+    assert slots is not None
+    return slots
+
+
+def test_calls_pass_while_attached(guard: GuardedBackend, pool: HostPool) -> None:
+    [slot] = take(pool, 1)
+    pool.view(slot)[:5] = b"hello"
+    assert guard.set(KEYS[:1], [slot]) == [True]
+    pool.view(slot)[:5] = b"-----"
+    assert guard.exists(KEYS[:2]) == [True, False]
+    assert guard.get(KEYS[:1], [slot]) == [True]
+    assert bytes(pool.view(slot)[:5]) == b"hello"
+    assert guard.put_small("name", b"value") and guard.get_small("name") == b"value"
+    assert guard.delete(KEYS[:2]) == [True, False]
+    assert guard.clear() and guard.get_small("name") is None
+
+
+def test_slots_are_free_again_after_a_call(guard: GuardedBackend, pool: HostPool) -> None:
+    slots = take(pool, 4)
+    guard.set(KEYS, slots)
+    pool.free(slots)
+    assert pool.num_free == 4
+
+
+def test_a_stalled_call_opens_the_breaker_and_says_so(guard: GuardedBackend, valve: Valve) -> None:
+    valve.is_open.clear()
+    assert guard.exists(KEYS) is None
+    assert guard.state == "open"
+    status = guard.status()
+    assert status["state"] == "open" and status["backend"] == "memory"
+    assert status["last_error"] == "a call took longer than 0.1 s"
+    assert status["namespace"] == (b"n" * 32).hex()
+    assert status["stats"]["stalls"] == 1
+
+
+def test_while_open_calls_are_refused_and_take_no_thread(
+    guard: GuardedBackend, valve: Valve, pool: HostPool
+) -> None:
+    valve.is_open.clear()
+    guard.exists(KEYS)
+    before = guard.status()["stats"]["refused"]
+    assert guard.get(KEYS[:1], take(pool, 1)) is None
+    assert guard.get_small("x") is None and guard.put_small("x", b"") is False
+    assert guard.clear() is False
+    assert guard.status()["stats"]["refused"] == before + 4
+    assert guard.status()["stats"]["stalls"] == 1
+
+
+def test_a_stalled_get_keeps_its_slots_until_it_ends(
+    guard: GuardedBackend, valve: Valve, pool: HostPool
+) -> None:
+    valve.pages[KEYS[0]] = b"\xaa" * SHAPE.slot_bytes
+    valve.is_open.clear()
+    slots = take(pool, 1)
+    assert guard.get(KEYS[:1], slots) is None
+    pool.free(slots)
+    others = take(pool, 3)
+    assert slots[0] not in others and pool.alloc(1) is None
+    for slot in others:
+        pool.view(slot)[:] = bytes(SHAPE.slot_bytes)
+    valve.is_open.set()
+    assert eventually(lambda: pool.num_free == 1)
+    assert all(not any(pool.view(slot)) for slot in others)
+
+
+def test_a_call_that_never_began_gives_its_slots_back_at_once(
+    guard: GuardedBackend, valve: Valve, pool: HostPool
+) -> None:
+    valve.is_open.clear()
+    stuck = [threading.Thread(target=guard.exists, args=(KEYS,)) for _ in range(2)]
+    for thread in stuck:
+        thread.start()
+    slots = take(pool, 2)
+    guard.set(KEYS[:2], slots)
+    pool.free(slots)
+    for thread in stuck:
+        thread.join()
+    assert pool.num_free == 4
+
+
+def test_after_a_stall_the_backend_is_attached_again_by_itself(
+    guard: GuardedBackend, valve: Valve
+) -> None:
+    valve.is_open.clear()
+    guard.exists(KEYS)
+    valve.is_open.set()
+    assert guard.wait_attached(10)
+    assert guard.exists(KEYS) == [False] * 4
+
+
+def test_errors_in_a_row_open_the_breaker(guard: GuardedBackend, valve: Valve) -> None:
+    valve.error = StorageUnavailable("disk on fire")
+    for _ in range(QUICK.max_failures):
+        assert guard.state == "attached"
+        assert guard.exists(KEYS) is None
+    assert guard.state == "open" and guard.last_error == "disk on fire"
+
+
+def test_a_success_between_errors_keeps_the_breaker_closed(
+    guard: GuardedBackend, valve: Valve
+) -> None:
+    for _ in range(QUICK.max_failures * 2):
+        valve.error = StorageUnavailable("now and then")
+        guard.exists(KEYS)
+        valve.error = None
+        guard.exists(KEYS)
+    assert guard.state == "attached"
+
+
+def test_a_backend_that_raises_anything_at_all_only_misses(
+    guard: GuardedBackend, valve: Valve
+) -> None:
+    valve.error = RuntimeError("bug")
+    assert guard.exists(KEYS) is None
+    valve.error = TimeoutError()
+    assert guard.exists(KEYS) is None
+    assert guard.status()["stats"]["stalls"] == 0
+
+
+def test_a_dead_connection_is_replaced_by_a_new_one(guard: GuardedBackend, valve: Valve) -> None:
+    valve.error = StorageUnavailable("gone")
+    for _ in range(QUICK.max_failures):
+        guard.exists(KEYS)
+    assert eventually(lambda: valve.num_closed == 1)
+    valve.error = None
+    assert guard.wait_attached(10)
+    assert valve.num_opened == 2 and guard.exists(KEYS) == [False] * 4
+
+
+def test_a_node_starts_without_its_store_and_finds_it_later(valve: Valve, pool: HostPool) -> None:
+    valve.error = StorageUnavailable("not yet")
+    guard = guarded(valve, pool)
+    assert eventually(lambda: guard.state == "open")
+    assert guard.last_error == "cannot open" and guard.exists(KEYS) is None
+    valve.error = None
+    assert guard.wait_attached(10)
+    assert guard.close() and valve.num_closed == 1
+
+
+def test_a_backend_is_never_closed_under_a_running_call(valve: Valve, pool: HostPool) -> None:
+    guard = guarded(valve, pool)
+    assert guard.wait_attached(5)
+    valve.is_open.clear()
+    slots = take(pool, 1)
+    assert guard.get(KEYS[:1], slots) is None
+    assert guard.close(timeout_s=0.1) is False
+    assert valve.num_closed == 0 and guard.state == "detached"
+    valve.is_open.set()
+    assert eventually(lambda: valve.num_closed == 1)
+
+
+def test_no_new_connection_is_opened_while_too_many_calls_hang(
+    valve: Valve, pool: HostPool
+) -> None:
+    config = GuardConfig(
+        deadline_s=0.1, first_retry_s=0.02, max_retry_s=0.05, num_threads=2, max_stuck_calls=1
+    )
+    guard = guarded(valve, pool, config)
+    assert guard.wait_attached(5)
+    valve.is_open.clear()
+    calls = [threading.Thread(target=guard.exists, args=(KEYS,)) for _ in range(2)]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert eventually(lambda: "still hang" in (guard.last_error or ""))
+    assert valve.num_opened == 1
+    valve.is_open.set()
+    assert guard.wait_attached(10) and guard.close()
+
+
+def test_a_closed_guard_refuses(valve: Valve, pool: HostPool) -> None:
+    guard = guarded(valve, pool)
+    assert guard.wait_attached(5) and guard.close()
+    assert guard.state == "detached" and guard.exists(KEYS) is None
+    assert guard.status()["state"] == "detached"
+
+
+def test_a_deadline_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="deadline_s must be positive, got 0"):
+        GuardConfig(deadline_s=0)
