@@ -59,11 +59,13 @@ def _defaults() -> dict[str, Any]:
     """NodeConfig's own defaults: the flags repeat none of them."""
     from kvloop.engine.node_config import NodeConfig
 
-    return {
-        field.name: field.default
-        for field in msgspec.structs.fields(NodeConfig)
-        if field.default is not msgspec.NODEFAULT and field.name != "router"
-    }
+    absent, defaults = msgspec.NODEFAULT, {}
+    for field in msgspec.structs.fields(NodeConfig):
+        if field.default_factory is not absent:
+            defaults[field.name] = field.default_factory()
+        elif field.default is not absent:
+            defaults[field.name] = field.default
+    return defaults
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
