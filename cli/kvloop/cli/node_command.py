@@ -69,12 +69,13 @@ def _defaults() -> dict[str, Any]:
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
+    # First: flags take the defaults that are there when they are added. `router` is appended to.
+    parser.set_defaults(**{**_defaults(), "router": None})
     _add_model_flags(parser.add_argument_group("model"))
     _add_server_flags(parser.add_argument_group("server"))
     _add_engine_flags(parser.add_argument_group("engine"))
     _add_cache_flags(parser.add_argument_group("cache"))
     _add_cluster_flags(parser.add_argument_group("cluster"))
-    parser.set_defaults(**_defaults())
 
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
@@ -157,7 +158,6 @@ def _add_decode_flags(parser: argparse.ArgumentParser) -> None:
         "--hand-off-stall-s", type=seconds, metavar="S", help="silence that ends a prefill attempt"
     )
     flag("--reserve-timeout-s", type=seconds, metavar="S", help="wait for pages before a 429")
-    parser.set_defaults(**_defaults())
 
 
 def node_config(args: argparse.Namespace, role: Role) -> NodeConfig:
