@@ -29,7 +29,7 @@ class GuardConfig:
     """For one call, its time in the queue included."""
     num_threads: int = 4
     """Calls at once."""
-    max_failures: int = 3
+    max_failures: int = 2
     """Failed calls in a row that open the breaker; one stalled call does so too."""
     first_retry_s: float = 0.5
     """From the opening to the first attempt to attach again; doubles with each that fails."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,11 +56,12 @@ class StoreConfig:
 
 
 def run_store(config: StoreConfig, report: Callable[[str], None] = print) -> None:
-    """Serve until SIGTERM or SIGINT; call from the main thread.
+    """Serve until SIGTERM or SIGINT; call from the main thread of a process of its own.
 
     `report` gets one line when the store is ready and one for each later change. Raises
     ConfigError or StorageError where it cannot start. A master that dies does not end the store:
-    the segment joins the next master at that address by itself, within seconds.
+    the segment joins the next master at that address by itself, within seconds. Stopped while it
+    has none, the process ends here, with exit code 0.
     """
     _require_memory(config.segment_bytes)
     module = load_mooncake("store")
@@ -72,9 +75,12 @@ def run_store(config: StoreConfig, report: Callable[[str], None] = print) -> Non
                 f"over {config.protocol}, metrics http://{config.host}:{config.metrics_port}/metrics"
             )
             _watch(master, config, stop, report)
-            _unmount(segment)
+            is_unmounted = _unmount(segment)
         finally:
             master.stop()
+    if not is_unmounted:
+        sys.stdout.flush()
+        os._exit(0)  # without a master the library's destructors wait for it for 12 s more
 
 
 def _watch(
@@ -120,11 +126,12 @@ def _mount(module: Any, config: StoreConfig) -> Any:
     return store
 
 
-def _unmount(segment: Any) -> None:
-    """Leave the master in order; with a dead one the library may take longer than we wait."""
+def _unmount(segment: Any) -> bool:
+    """Leave the master in order; False where the library hangs, as it does with a dead one."""
     thread = threading.Thread(target=segment.close, daemon=True)
     thread.start()
     thread.join(_CLOSE_DEADLINE_S)
+    return not thread.is_alive()
 
 
 @contextlib.contextmanager

@@ -115,6 +115,12 @@ def test_sigterm_ends_the_store_and_its_master(store: MooncakeStore) -> None:
     assert not is_listening("127.0.0.1", store.port)
 
 
+def test_sigterm_ends_a_store_whose_master_died(store: MooncakeStore) -> None:
+    store.kill_master()
+    store.wait_for_line("the master died")
+    assert store.stop() == 0
+
+
 def test_a_killed_store_leaves_no_master_behind(store: MooncakeStore) -> None:
     master = psutil.Process(store.master_pid())
     store.process.send_signal(signal.SIGKILL)
