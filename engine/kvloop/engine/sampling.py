@@ -51,6 +51,7 @@ class SamplingState:
         s = self.sampling
         return bool(s.repetition_penalty != 1 or s.frequency_penalty or s.presence_penalty)
 
+    @torch.inference_mode()
     def add(self, token: int) -> None:
         """Record a token of the answer."""
         self._output.append(token)

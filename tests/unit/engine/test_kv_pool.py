@@ -1,0 +1,87 @@
+"""The device pool's layout, addresses, and copies to and from page objects."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import pytest
+import torch
+
+from kvloop.engine.kv_pool import KVPool
+from kvloop.engine.model_config import ModelConfig
+from kvloop.shared_cache.page_object import PageShape
+
+CONFIG = ModelConfig.from_dict(
+    {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 8,
+        "intermediate_size": 8,
+        "vocab_size": 8,
+    }
+)
+
+
+def filled(dtype: torch.dtype) -> KVPool:
+    pool = KVPool(CONFIG, 10, 4, dtype)
+    pool.tensor.copy_(torch.randn(pool.tensor.shape, generator=torch.Generator().manual_seed(1)))
+    return pool
+
+
+def test_a_token_is_found_at_its_slot_in_every_layer():
+    pool = KVPool(CONFIG, 10, 4, torch.float32)
+    k, v = torch.randn(3, 32), torch.randn(3, 32)
+    pool.write(1, k, v, torch.tensor([5, 38, 0]))
+    assert torch.equal(pool.tensor[1, 0, 1, 1], k[0].view(4, 8))
+    assert torch.equal(pool.tensor[1, 1, 9, 2], v[1].view(4, 8))
+    assert torch.equal(pool.tensor[1, 0, 0, 0], k[2].view(4, 8))
+    assert not pool.tensor[0].any() and not pool.tensor[2].any()
+
+
+def test_addresses_are_page_aligned_and_strides_reach_every_block():
+    pool = filled(torch.bfloat16)
+    raw = pool.tensor.view(torch.uint8).flatten()
+    at = 2 * pool.layer_stride + pool.kv_stride + 7 * pool.page_bytes
+    block = raw[at : at + pool.page_bytes].view(torch.bfloat16)
+    assert pool.address % mmap.PAGESIZE == 0
+    assert raw.numel() == pool.num_bytes
+    assert torch.equal(block, pool.tensor[2, 1, 7].flatten())
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_pages_go_to_page_objects_and_back_bit_for_bit(dtype, groups):
+    pool, other = filled(dtype), KVPool(CONFIG, 10, 4, dtype)
+    shape = PageShape(
+        num_layers=3,
+        page_size=4,
+        num_kv_heads=4,
+        head_size=8,
+        itemsize=dtype.itemsize,
+        head_groups=groups,
+    )
+    host = np.full((6, shape.slot_bytes), 255, np.uint8)
+    pool.read_pages([1, 7, 3], [5, 0, 2], host, shape)
+    other.write_pages([9, 0, 4], [5, 0, 2], host, shape)
+    assert torch.equal(other.tensor[:, :, [9, 0, 4]], pool.tensor[:, :, [1, 7, 3]])
+    heads = 4 // groups
+    for group in range(groups):
+        at = group * shape.object_bytes
+        payload = torch.from_numpy(host[0, at : at + shape.payload_bytes]).view(dtype)
+        wanted = pool.tensor[:, :, 7, :, group * heads : (group + 1) * heads]
+        assert torch.equal(payload, wanted.flatten())
+        assert (host[0, at + shape.payload_bytes : at + shape.object_bytes] == 255).all()
+    assert (host[[1, 3, 4]] == 255).all()
+
+
+def test_gathered_pages_equal_a_view_of_the_same_tokens():
+    pool = filled(torch.float32)
+    viewed = pool.heads_view(1, 8, 10)
+    gathered = pool.heads_gather(1, torch.tensor([2, 3, 4]), 10)
+    for a, b in zip(viewed, gathered, strict=True):
+        assert a.shape == b.shape == (1, 4, 10, 8)
+        assert torch.equal(a, b)
