@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -24,6 +22,7 @@ from kvloop.router.generate import generate
 from kvloop.router.replies import error_reply
 from kvloop.router.scope import RequestScope
 from kvloop.router.service import Service
+from kvloop.router.tokenizer import leave_torch_out
 from kvloop.shared_cache.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -70,9 +69,9 @@ def build_app(config: RouterConfig) -> FastAPI:
 
 def run_router(config: RouterConfig) -> None:
     """Serve until SIGINT or SIGTERM; raises ConfigError, also for an address in use."""
-    _leave_torch_out()
     app = build_app(config)
     with _bind(config.host, config.port) as listener:
+        leave_torch_out()
         host, port = listener.getsockname()[:2]
         log.info("router listens at http://%s:%d", host, port)
         settings = uvicorn.Config(
@@ -115,9 +114,3 @@ def _bind(host: str, port: int) -> socket.socket:
             f"--port: cannot listen at {host}:{port}: {error.strerror or error}; choose another"
         ) from None
     return listener
-
-
-def _leave_torch_out() -> None:
-    """transformers imports torch where it finds it: seconds and hundreds of MB for a tokenizer."""
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

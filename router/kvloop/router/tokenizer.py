@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,15 +33,16 @@ class ChatTokenizer:
     @classmethod
     def load(cls, path: str) -> ChatTokenizer:
         """Read a Hugging Face directory or a GGUF file; raises ConfigError naming the path."""
-        from transformers import AutoTokenizer  # seconds to import: not before it is needed
-
         where = Path(path)
         if not where.exists():
             raise ConfigError(f"--model: there is no {path!r}; name the directory of the tokenizer")
         options: dict[str, Any] = {"local_files_only": True}
         if where.is_file():
             options["gguf_file"], where = where.name, where.parent
+            _bring_torch_back()
         try:
+            from transformers import AutoTokenizer  # seconds to import: not before it is needed
+
             tokenizer = AutoTokenizer.from_pretrained(str(where), **options)
         except Exception as error:  # whatever transformers raises, the path is what is wrong
             raise ConfigError(
@@ -104,6 +107,21 @@ class TokenizerThreads:
     def close(self) -> None:
         """Drop what has not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def leave_torch_out() -> None:
+    """transformers imports torch where it finds it: seconds and 200 MB for a tokenizer.
+
+    For a process of its own only: it cannot import torch afterwards.
+    """
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+def _bring_torch_back() -> None:
+    """transformers reads GGUF files with torch."""
+    if "torch" in sys.modules and sys.modules["torch"] is None:
+        del sys.modules["torch"]
 
 
 def _is_byte_level(backend: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A router in a thread, and nodes that speak the wire protocol and answer what a test tells them."""
+"""A router in a thread, and nodes that speak the wire protocol and answer as a test tells them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import asyncio
 import importlib.util
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import msgspec
+import openai
 import pytest
 import uvicorn
 from aiohttp import web
@@ -61,6 +64,14 @@ class Node:
     loop: asyncio.AbstractEventLoop | None = None
     runner: web.AppRunner | None = None
 
+    def reset(self) -> None:
+        """Forget what was asked, and answer plainly again."""
+        self.script, self.sources = None, None
+        self.refuse = lambda request: None
+        self.requests.clear()
+        self.headers.clear()
+        self.aborted.clear()
+
     def record(self) -> NodeRecord:
         return NodeRecord(
             url=self.url,
@@ -82,7 +93,7 @@ class Node:
     async def generate(self, request: web.Request) -> web.StreamResponse:
         job = msgspec.json.decode(await request.read(), type=GenerateRequest)
         self.requests.append(job)
-        self.headers.append(dict(request.headers))
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         refusal = self.refuse(job)
         if refusal is not None:
             return web.Response(body=encode_line(refusal), status=refusal.status)
@@ -189,6 +200,33 @@ class Router:
     def service(self) -> Any:
         return self.app.state.service
 
+    @property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0)
+
+    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", json=body, timeout=30, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", timeout=30, **options)
+
+    def metric(self, line: str) -> float:
+        """The value of the series that `line` names, labels and all."""
+        for row in self.get("/metrics").text.splitlines():
+            if row.startswith(f"{line} "):
+                return float(row.rsplit(" ", 1)[1])
+        raise AssertionError(f"no series {line}")
+
+    def wait_ready(self) -> Router:
+        self.wait(lambda: self.get("/readyz").status_code == 200)
+        return self
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.get("/readyz").text
+            time.sleep(0.02)
+
 
 class Routers:
     """Starts routers in threads and stops them."""
@@ -247,3 +285,55 @@ def routers(tokenizer_dir: Path) -> Iterator[Routers]:
     routers = Routers(tokenizer_dir)
     yield routers
     routers.close()
+
+
+@dataclass
+class House:
+    """One router, one prefill node and one decode node."""
+
+    router: Router
+    prefill: Node
+    decode: Node
+
+
+@pytest.fixture(scope="module")
+def shared_house(tokenizer_dir: Path) -> Iterator[House]:
+    nodes, routers = Nodes(), Routers(tokenizer_dir)
+    prefill, decode = nodes.start("prefill"), nodes.start("decode")
+    router = routers.start(prefill=(prefill.url,), decode=(decode.url,))
+    yield House(router, prefill, decode)
+    routers.close()
+    nodes.close()
+
+
+@pytest.fixture
+def house(shared_house: House, tokenizer: ChatTokenizer) -> House:
+    """Ready, and answering "Hello" unless a test says otherwise."""
+    decode = shared_house.decode
+    decode.reset()
+    decode.answer = tokenizer.encode("Hello", add_special_tokens=False)
+    decode.stop_token = 2
+    shared_house.router.wait_ready()
+    return shared_house
+
+
+async def die(node: Node, job: GenerateRequest, response: web.StreamResponse) -> None:
+    """Begin to answer, then drop the connection without a word."""
+    await node.start_answer(job, response)
+    await response.write(encode_line(Tokens(ids=node.answer[:1])))
+    await asyncio.sleep(0.2)  # so that the router has read what came before
+    transport = response._req.transport  # type: ignore[attr-defined]
+    assert transport is not None
+    transport.abort()
+
+
+async def hang(node: Node, job: GenerateRequest, response: web.StreamResponse) -> None:
+    """Begin to answer, then say nothing more."""
+    await node.start_answer(job, response)
+    await response.write(encode_line(Tokens(ids=node.answer[:1])))
+    await asyncio.sleep(60)
+
+
+@pytest.fixture
+def scripts() -> dict[str, Script]:
+    return {"die": die, "hang": hang}
