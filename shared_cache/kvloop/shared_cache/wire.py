@@ -29,7 +29,7 @@ class Struct(msgspec.Struct, frozen=True):
     """Base: immutable; unknown fields are ignored so that versions can differ."""
 
 
-class Sampling(Struct, kw_only=True):
+class Sampling(Struct, frozen=True, kw_only=True):
     """How to choose tokens; the defaults sample from the model's own distribution."""
 
     max_tokens: int
@@ -51,7 +51,7 @@ class Sampling(Struct, kw_only=True):
     """None: no logprobs; 0: of the sampled token only; n: of the n likeliest too."""
 
 
-class NodeLoad(Struct, kw_only=True):
+class NodeLoad(Struct, frozen=True, kw_only=True):
     """What the router weighs; a snapshot, at most a heartbeat old."""
 
     running: int = 0
@@ -62,7 +62,7 @@ class NodeLoad(Struct, kw_only=True):
     quarantined_pages: int = 0
 
 
-class NodeRecord(Struct, kw_only=True):
+class NodeRecord(Struct, frozen=True, kw_only=True):
     """One node as it describes itself, by heartbeat and at /server_info."""
 
     url: str
@@ -84,14 +84,14 @@ class NodeRecord(Struct, kw_only=True):
     load: NodeLoad = NodeLoad()
 
 
-class PrefillCandidate(Struct, kw_only=True):
+class PrefillCandidate(Struct, frozen=True, kw_only=True):
     """A prefill node to ask, in order of preference."""
 
     url: str
     incarnation: str = ""
 
 
-class GenerateRequest(Struct, kw_only=True):
+class GenerateRequest(Struct, frozen=True, kw_only=True):
     """Router to decode: generate for one prompt."""
 
     request_id: str
@@ -106,7 +106,7 @@ class GenerateRequest(Struct, kw_only=True):
     timeout_s: float = 600.0
 
 
-class PromptSources(Struct, kw_only=True):
+class PromptSources(Struct, frozen=True, kw_only=True):
     """Where each prompt token's KV came from; the first five sum to the prompt's length."""
 
     computed: int = 0
@@ -119,7 +119,7 @@ class PromptSources(Struct, kw_only=True):
     """The two split `storage` by the role that wrote the pages."""
 
 
-class TokenLogprob(Struct, kw_only=True):
+class TokenLogprob(Struct, frozen=True, kw_only=True):
     """Natural logarithms, of the distribution before temperature, penalties and cuts."""
 
     token: int
@@ -127,7 +127,7 @@ class TokenLogprob(Struct, kw_only=True):
     top: list[tuple[int, float]] = []
 
 
-class Started(Struct, tag="started", kw_only=True):
+class Started(Struct, frozen=True, kw_only=True, tag="started"):
     """First event of an answer: the hand-off is done and the first token is near."""
 
     sources: PromptSources
@@ -138,14 +138,14 @@ class Started(Struct, tag="started", kw_only=True):
     """Why a preferred path was left: `prefill_retry`, `local_prefill`; None: it was not."""
 
 
-class Tokens(Struct, tag="tokens", kw_only=True):
+class Tokens(Struct, frozen=True, kw_only=True, tag="tokens"):
     """The next tokens of the answer; `logprobs` is as long as `ids` or empty."""
 
     ids: list[int]
     logprobs: list[TokenLogprob] = []
 
 
-class Finished(Struct, tag="finished", kw_only=True):
+class Finished(Struct, frozen=True, kw_only=True, tag="finished"):
     """Last event. A stop token is not among the tokens sent."""
 
     reason: FinishReason
@@ -154,7 +154,7 @@ class Finished(Struct, tag="finished", kw_only=True):
     stop_token: int | None = None
 
 
-class Refused(Struct, tag="refused", kw_only=True):
+class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
     """The request could not be served; `status` is the HTTP status the client should see."""
 
     status: int
@@ -166,7 +166,7 @@ class Refused(Struct, tag="refused", kw_only=True):
 GenerateEvent = Started | Tokens | Finished | Refused
 
 
-class KVTarget(Struct, kw_only=True):
+class KVTarget(Struct, frozen=True, kw_only=True):
     """Where decode wants the pages: [layer, k|v, page] blocks of `page_bytes` in registered memory.
 
     Block address = base + layer * layer_stride + kv * kv_stride + page * page_bytes.
@@ -182,7 +182,7 @@ class KVTarget(Struct, kw_only=True):
     """One page id for each prompt page from `PrefillRequest.first_page` on."""
 
 
-class PrefillRequest(Struct, kw_only=True):
+class PrefillRequest(Struct, frozen=True, kw_only=True):
     """Decode to prefill: compute a prompt and push its pages from `first_page` on."""
 
     request_id: str
@@ -199,7 +199,7 @@ class PrefillRequest(Struct, kw_only=True):
     timeout_s: float = 600.0
 
 
-class Pushed(Struct, tag="pushed", kw_only=True):
+class Pushed(Struct, frozen=True, kw_only=True, tag="pushed"):
     """One layer's pages [first, first + count) are written, bit for bit, to the target."""
 
     layer: int
@@ -211,13 +211,13 @@ class Pushed(Struct, tag="pushed", kw_only=True):
     """Sender's CLOCK_MONOTONIC when this layer's KV was ready."""
 
 
-class Progress(Struct, tag="progress", kw_only=True):
+class Progress(Struct, frozen=True, kw_only=True, tag="progress"):
     """Sent while queued or computing, so that silence means trouble."""
 
     stage: Literal["queued", "prefetch", "compute"]
 
 
-class PrefillDone(Struct, tag="prefill_done", kw_only=True):
+class PrefillDone(Struct, frozen=True, kw_only=True, tag="prefill_done"):
     """All is pushed and no write is outstanding; the first token is sampled."""
 
     first_token: int
@@ -232,14 +232,14 @@ class PrefillDone(Struct, tag="prefill_done", kw_only=True):
 PrefillEvent = Pushed | Progress | PrefillDone | Refused
 
 
-class CancelRequest(Struct, kw_only=True):
+class CancelRequest(Struct, frozen=True, kw_only=True):
     """Decode gives an attempt up and asks for the acknowledgement that ends its quarantine."""
 
     request_id: str
     attempt: str
 
 
-class CancelReply(Struct, kw_only=True):
+class CancelReply(Struct, frozen=True, kw_only=True):
     """`quiet`: no write of that attempt is outstanding, nor will there be one."""
 
     incarnation: str
@@ -257,9 +257,11 @@ _prefill_events = msgspec.json.Decoder(PrefillEvent)
 
 def decode_generate_event(line: bytes) -> GenerateEvent:
     """Parse one line of an answer; raises msgspec.ValidationError on anything else."""
-    return _generate_events.decode(line)
+    event: GenerateEvent = _generate_events.decode(line)
+    return event
 
 
 def decode_prefill_event(line: bytes) -> PrefillEvent:
     """Parse one line of a hand-off; raises msgspec.ValidationError on anything else."""
-    return _prefill_events.decode(line)
+    event: PrefillEvent = _prefill_events.decode(line)
+    return event
