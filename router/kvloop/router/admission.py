@@ -1,7 +1,8 @@
-"""How many prompts may be in flight, and what each is called."""
+"""How many prompts may be in flight, and what nodes call each."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ RETRY_AFTER_S = 1.0
 
 
 class Admission:
-    """Bounds the prompts in flight and gives each an id that no other in flight has."""
+    """Bounds the prompts in flight and gives each an id that nodes have not seen."""
 
     def __init__(self, max_in_flight: int, gauge: Gauge) -> None:
         self._max = max_in_flight
@@ -30,19 +31,12 @@ class Admission:
                 code="too_many_requests",
                 retry_after_s=RETRY_AFTER_S,
             )
-        names = [header_id] if count == 1 else [f"{header_id}-{n}" for n in range(count)]
-        ids = [self._unused(name) for name in names]
+        # clients repeat ids, also of requests that a node has not quite given up yet
+        ids = [f"{header_id}-{secrets.token_hex(4)}" for _ in range(count)]
+        self._ids.update(ids)
         self._gauge.set(len(self._ids))
         try:
             yield ids
         finally:
             self._ids.difference_update(ids)
             self._gauge.set(len(self._ids))
-
-    def _unused(self, name: str) -> str:
-        """Clients may repeat an id while it is in flight; nodes must not confuse the two."""
-        candidate, number = name, 2
-        while candidate in self._ids:
-            candidate, number = f"{name}~{number}", number + 1
-        self._ids.add(candidate)
-        return candidate

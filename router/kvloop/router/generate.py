@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -72,8 +73,10 @@ async def _serve(service: Service, context: RequestContext, body: GenerateBody) 
     params = body.sampling_params or SamplingParams()
     prompts, several = _check(body, params)
     with ExitStack() as stack:
-        name = context.header_id if body.rid is None else check_request_id(body.rid, "rid")
-        request_ids = stack.enter_context(service.admission.admit(name, len(prompts)))
+        if body.rid is not None:
+            context = replace(context, header_id=check_request_id(body.rid, "rid"))
+        admitted = service.admission.admit(context.header_id, len(prompts))
+        request_ids = stack.enter_context(admitted)
         jobs = await _jobs(service, context, body, prompts, request_ids)
         reply = _Reply(body, await service.begin(jobs, stack), several)
         if not body.stream:
@@ -149,7 +152,7 @@ class _Reply:
     async def whole(self) -> Response:
         """All answers when they have ended; a list where the request gave a list."""
         collected = await collect(self._answers)
-        outputs = [self._output(a, c) for a, c in zip(self._answers, collected, strict=True)]
+        outputs = [self._output(index, whole) for index, whole in enumerate(collected)]
         return json_reply(outputs if self._several else outputs[0])
 
     async def events(self) -> AsyncGenerator[bytes]:
@@ -165,13 +168,15 @@ class _Reply:
                     if answer.end is not None:
                         continue
                 so_far = Collected(text=texts[index], ids=answer.ids, logprobs=logprobs[index])
-                output = self._output(answer, so_far)
+                output = self._output(index, so_far)
                 yield sse(output | {"index": index} if self._several else output)
         yield DONE
 
-    def _output(self, answer: Answer, collected: Collected) -> dict[str, Any]:
+    def _output(self, index: int, collected: Collected) -> dict[str, Any]:
+        answer = self._answers[index]
+        name = answer.job.header_id
         meta: dict[str, Any] = {
-            "id": answer.job.request_id,
+            "id": f"{name}-{index}" if self._several else name,
             "finish_reason": _finish_reason(answer.end),
             "prompt_tokens": len(answer.job.prompt),
             "completion_tokens": completion_tokens(answer),

@@ -12,7 +12,7 @@ class Job:
     """One prompt of a request; times are those of the event loop's clock."""
 
     request_id: str
-    """Unique among the prompts in flight."""
+    """Begins with `header_id`; no other prompt ever has it."""
     header_id: str
     """The client's request id, the same for all its prompts."""
     prompt: list[int]

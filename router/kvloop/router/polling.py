@@ -40,6 +40,8 @@ async def _look(
         async with session.get(
             f"{url.rstrip('/')}/server_info", timeout=timeout, allow_redirects=False
         ) as response:
+            if response.status == 503:
+                return "is starting"
             if response.status != 200:
                 return f"/server_info answers HTTP {response.status}"
             record = msgspec.json.decode(await response.read(), type=_ServerInfo).node

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 MAX_DEATHS = 2
 """Decode nodes that may die on one prompt: one that kills its node must not kill them all."""
-_ELSEWHERE = frozenset((429, 503))
-"""Refusals that another node may not share."""
+_ELSEWHERE = frozenset((409, 429, 503))
+"""Refusals that another node may not share; 409: it is not the node we took it for."""
 
 
 class Attempt(NamedTuple):
@@ -163,6 +163,8 @@ class Upstream:
         failure = ApiError(
             event.status, event.message, code=event.kind, retry_after_s=event.retry_after_s
         )
+        if event.status == 409:
+            raise _Elsewhere(_unreachable())
         if event.status in _ELSEWHERE:
             raise _Elsewhere(failure)
         raise failure
@@ -176,8 +178,9 @@ class Upstream:
             log.warning(
                 "decode node %s failed before its answer (HTTP %d): %s", node.url, status, error
             )
-            if status == 200:
-                self._registry.suspect(node)
+            if status != 200:
+                raise _Elsewhere(_unreachable()) from error
+            self._registry.suspect(node)
             raise _Elsewhere(_unreachable(), died=1) from error
 
     async def _post(

@@ -91,6 +91,8 @@ class Node:
         return web.Response(body=body, content_type="application/json")
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
+        if self.secret != request.headers.get("X-Kvloop-Node-Secret"):
+            return web.json_response({"error": {"message": "the secret is wrong"}}, status=401)
         job = msgspec.json.decode(await request.read(), type=GenerateRequest)
         self.requests.append(job)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})

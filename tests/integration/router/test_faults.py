@@ -73,6 +73,22 @@ def test_a_bad_request_is_not_tried_elsewhere(nodes: Any, routers: Any) -> None:
     assert len(one.requests) + len(other.requests) == 1
 
 
+def test_a_node_that_turned_into_another_is_passed_over(nodes: Any, routers: Any) -> None:
+    turned = nodes.start("decode", refuse=refusal(409))
+    router = routers.start(decode=(turned.url,)).wait_ready()
+    assert router.post(PATH, CHAT).status_code == 503
+
+
+def test_a_node_that_does_not_know_us_is_passed_over(nodes: Any, routers: Any) -> None:
+    stranger = nodes.start("decode", secret="other")
+    friend = nodes.start("decode", answer=[28])
+    router = routers.start(decode=(stranger.url, friend.url)).wait_ready()
+    router.wait(lambda: len(router.service.registry.ready("decode")) == 2)
+    for start in range(2):
+        body = {"model": "smollm2", "prompt": list(range(start * 40, start * 40 + 40))}
+        assert router.post("/v1/completions", body).status_code == 200
+
+
 def test_a_dead_decode_is_passed_over(nodes: Any, routers: Any) -> None:
     dead, alive = nodes.start("decode", answer=[28]), nodes.start("decode", answer=[28])
     router = routers.start(decode=(dead.url, alive.url)).wait_ready()
@@ -151,8 +167,9 @@ def test_more_than_max_queued_prompts_get_429(nodes: Any, routers: Any, scripts:
     assert router.post(PATH, CHAT).status_code == 200
 
 
-def test_equal_request_ids_in_flight_reach_the_node_as_two(house: Any) -> None:
+def test_prompts_of_one_request_id_reach_the_node_as_several(house: Any) -> None:
     body = {"model": "smollm2", "prompt": ["a", "b"]}
-    house.router.post("/v1/completions", body, headers={"X-Request-Id": "same"})
-    assert {r.request_id for r in house.decode.requests} == {"same-0", "same-1"}
+    for _ in range(2):
+        house.router.post("/v1/completions", body, headers={"X-Request-Id": "same"})
+    assert len({r.request_id for r in house.decode.requests}) == 4
     assert {h["x-request-id"] for h in house.decode.headers} == {"same"}

@@ -27,13 +27,20 @@ def test_text_is_answered_with_text_ids_and_meta_info(house: Any) -> None:
     assert reply["output_ids"] == house.decode.answer
     meta = reply["meta_info"]
     sent = house.decode.requests[0]
-    assert meta["id"] == sent.request_id
+    assert sent.request_id.startswith(meta["id"])
     assert meta["finish_reason"] == {"type": "stop", "matched": 2}
     assert meta["prompt_tokens"] == len(sent.prompt)
     assert meta["completion_tokens"] == len(house.decode.answer) + 1
     assert meta["cached_tokens"] == 0
     assert meta["kvloop"]["decode_node"] == house.decode.url
     assert sent.sampling.max_tokens == 128
+
+
+def test_the_requests_own_id_is_kept(house: Any) -> None:
+    assert generate(house, text="Count", rid="mine")["meta_info"]["id"] == "mine"
+    replies = generate(house, text=["one", "two"], rid="mine")
+    assert [reply["meta_info"]["id"] for reply in replies] == ["mine-0", "mine-1"]
+    assert all(headers["x-request-id"] == "mine" for headers in house.decode.headers)
 
 
 def test_a_list_is_answered_with_a_list(house: Any) -> None:

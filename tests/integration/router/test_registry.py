@@ -42,7 +42,7 @@ def test_heartbeats_need_the_node_secret_and_nodes_are_sent_it(
     secret = tmp_path / "secret"
     secret.write_text("hush\n")
     router = routers.start(node_secret_file=str(secret))
-    decode = nodes.start("decode", answer=[28])
+    decode = nodes.start("decode", answer=[28], secret="hush")
     assert beat(router, decode) == 401
     assert beat(router, decode, **{"X-Kvloop-Node-Secret": "wrong"}) == 401
     assert beat(router, decode, **{"X-Kvloop-Node-Secret": "hush"}) == 204
