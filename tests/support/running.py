@@ -162,7 +162,7 @@ class Cluster:
             json.dumps({"root": str(self.directory / "l3")}),
         ]
 
-    def mooncake(self, port: int | None = None, segment: str = "512MB") -> Running:
+    def mooncake(self, port: int | None = None, segment_gib: str = "0.5") -> Running:
         """Start a master and a store; nodes started from now on use them."""
         port = port or free_port()
         self.storage = [
@@ -179,7 +179,7 @@ class Cluster:
             "--metrics-port",
             str(free_port()),
             "--segment-size",
-            segment,
+            segment_gib,
             port=port,
         )
 
