@@ -110,7 +110,8 @@ def _warnings(report: Report) -> Iterator[str]:
             f"{report.num_short_answers} answers had fewer than "
             f"{report.workload.output_length} tokens"
         )
-    if report.turn(1).cached_tokens:
+    # In text every prompt begins with the template's own words: those may well hit.
+    if report.workload.content == "token-ids" and report.turn(1).cached_tokens:
         yield (
             "turn 1 hit the cache: it knows these prompts from an earlier run; "
             "give another --seed or --cache-salt for a cold start"

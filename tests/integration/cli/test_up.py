@@ -68,18 +68,17 @@ def test_a_missing_model_fails_with_the_nodes_own_words(tmp_path: Path) -> None:
     assert not parts_of(tmp_path / "s")
 
 
-@pytest.mark.parametrize("shared_cache", ["mooncake", "file"])
-def test_one_chat_shows_the_pages_that_decode_wrote_and_leaves_no_process(
-    shared_cache: str, tmp_path: Path
-) -> None:
-    flags = ("--once", "--shared-cache", shared_cache, "--port", str(free_port()))
-    done = run(*flags, "--state-dir", str(tmp_path))
-    assert done.returncode == 0, done.stdout
-    row = next(line for line in done.stdout.splitlines() if "decode: turn 1's answer" in line)
+def assert_reuse_was_shown(text: str) -> None:
+    row = next(line for line in text.splitlines() if "decode: turn 1's answer" in line)
     _, expected, found, verdict = (cell.strip() for cell in row.strip(" │|").split("│"))
     assert int(found) >= int(expected) >= 4 and verdict == "ok"
+
+
+def test_one_chat_shows_the_pages_that_decode_wrote_and_leaves_no_process(tmp_path: Path) -> None:
+    done = run("--once", "--port", str(free_port()), "--state-dir", str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    assert_reuse_was_shown(done.stdout)
     assert not parts_of(tmp_path)
-    assert not (tmp_path / "pages").exists()
 
 
 def test_it_serves_until_sigterm_and_a_second_one_is_kept_out_of_its_directory(
@@ -90,6 +89,7 @@ def test_it_serves_until_sigterm_and_a_second_one_is_kept_out_of_its_directory(
     with (tmp_path / "out").open("w") as out, subprocess.Popen(up(*flags), stdout=out) as running:
         try:
             wait_for("serving", lambda: "serving at" in (tmp_path / "out").read_text(), 180)
+            assert_reuse_was_shown((tmp_path / "out").read_text())
             assert fetch(f"http://127.0.0.1:{port}/readyz")[0] == 200
             second = run("--port", str(free_port()), "--state-dir", str(tmp_path))
             assert second.returncode == 2 and "another kvloop up runs" in second.stderr
@@ -97,6 +97,7 @@ def test_it_serves_until_sigterm_and_a_second_one_is_kept_out_of_its_directory(
             running.send_signal(signal.SIGTERM)
             assert running.wait(timeout=30) == 0
     assert not parts_of(tmp_path)
+    assert not (tmp_path / "pages").exists()
 
 
 def test_a_part_that_dies_while_serving_is_told_and_ends_the_run(tmp_path: Path) -> None:
