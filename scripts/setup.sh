@@ -25,7 +25,10 @@ apt_install() {
 }
 
 check_python() {
-    command -v "$PYTHON" >/dev/null || apt_install python3 python3-venv
+    if ! command -v "$PYTHON" >/dev/null; then
+        [ "$PYTHON" = python3 ] || fail "PYTHON=$PYTHON is no program; name a Python 3.11 or later"
+        apt_install python3 python3-venv
+    fi
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "$("$PYTHON" --version 2>&1) is too old: kvloop needs Python 3.11 or later; name one with
     make PYTHON=/path/to/python3.11"
@@ -45,7 +48,7 @@ check_libraries() {
     done
 }
 
-# flavour: what make and the code below call this machine.
+# flavour: which builds of torch and Mooncake this machine needs.
 flavour() { if nvidia-smi -L 2>/dev/null | grep -q GPU; then echo cuda; else echo cpu; fi; }
 
 pip_install() { "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
