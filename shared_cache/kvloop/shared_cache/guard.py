@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from kvloop.shared_cache.backend import StorageBackend
+from kvloop.shared_cache.epoch import read_epoch
 from kvloop.shared_cache.factory import BackendOpener
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.session import Session
@@ -34,6 +36,8 @@ class GuardConfig:
     first_retry_s: float = 0.5
     """From the opening to the first attempt to attach again; doubles with each that fails."""
     max_retry_s: float = 15.0
+    check_s: float = 5.0
+    """Between looks at an attached backend: is it there, and has it kept its content?"""
     max_stuck_calls: int = 16
     """With more calls of earlier connections still hanging, no new connection is opened."""
 
@@ -71,6 +75,7 @@ class GuardedBackend:
         self._state: GuardState = "attaching"
         self._last_error: str | None = None
         self._session: Session | None = None
+        self._epoch: bytes | None = None
         self._tripped: Session | None = None  # may be fit for use again
         self._retired: list[Session] = []
         self._attached_at = 0.0
@@ -88,6 +93,11 @@ class GuardedBackend:
     def last_error(self) -> str | None:
         """Why the backend was last given up; stays after it came back."""
         return self._last_error
+
+    @property
+    def epoch(self) -> bytes | None:
+        """Changes, within `check_s`, when the store has lost its content; None: never attached."""
+        return self._epoch
 
     def exists(self, keys: Sequence[bytes]) -> list[bool] | None:
         """As the backend's; None where it did not answer. So for all calls below."""
@@ -219,10 +229,25 @@ class GuardedBackend:
             if self._state != "attached":
                 self._attempt()
             with self._change:
-                if self._state == "attached":
-                    self._change.wait()
+                is_quiet = self._state == "attached" and not self._change.wait(self._config.check_s)
+            if is_quiet:
+                self._look()
+            with self._change:
                 if self._state == "open":
                     self._change.wait_for(lambda: self._state != "open", self._retry_s)
+
+    def _look(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        try:
+            self._learn_epoch(session)
+        except Exception as error:
+            self._count("errors")
+            self._trip(session, str(error) or repr(error))
+
+    def _learn_epoch(self, session: Session) -> None:
+        self._epoch = read_epoch(session, self._config.deadline_s) or self._epoch
 
     def _attempt(self) -> None:
         try:
@@ -233,6 +258,8 @@ class GuardedBackend:
                     self._open(str(error) or repr(error))
                     self._retry_s = min(self._retry_s * 2, self._config.max_retry_s)
         else:
+            with suppress(Exception):  # a store that serves all but this is found out by `_look`
+                self._learn_epoch(session)
             self._attach(session)
 
     def _attach(self, session: Session) -> None:

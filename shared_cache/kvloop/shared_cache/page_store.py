@@ -55,6 +55,11 @@ class PageStore:
         """False: calls return at once, with nothing."""
         return self._backend.state == "attached"
 
+    @property
+    def epoch(self) -> bytes | None:
+        """Changes when L3 may have lost its pages: what is remembered of them is void."""
+        return self._backend.epoch
+
     def exists(self, keys: Sequence[bytes]) -> list[bool]:
         """Say which pages L3 holds; all False where it does not answer."""
         if not keys:

@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from memory_backend import MemoryBackend, Valve
@@ -238,3 +239,38 @@ def test_a_closed_guard_refuses(valve: Valve, pool: HostPool) -> None:
 def test_a_deadline_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="deadline_s must be positive, got 0"):
         GuardConfig(deadline_s=0)
+
+
+def test_a_store_that_lost_its_content_gets_another_epoch(valve: Valve, pool: HostPool) -> None:
+    guard = guarded(valve, pool, replace(QUICK, check_s=0.05))
+    assert guard.wait_attached(5)
+    first = guard.epoch
+    assert first
+    valve.pages.clear()
+    assert eventually(lambda: guard.epoch != first)
+    assert guard.close()
+
+
+def test_an_epoch_lasts_while_the_content_does_and_is_the_same_for_all(
+    valve: Valve, pool: HostPool
+) -> None:
+    guards = [guarded(valve, pool, replace(QUICK, check_s=0.02)) for _ in range(2)]
+    assert all(guard.wait_attached(5) for guard in guards)
+    assert eventually(lambda: guards[0].epoch == guards[1].epoch)
+    epoch = guards[0].epoch
+    valve.error = StorageUnavailable("away")
+    assert eventually(lambda: all(guard.state == "open" for guard in guards))
+    valve.error = None
+    assert all(guard.wait_attached(5) for guard in guards)
+    assert [guard.epoch for guard in guards] == [epoch, epoch]
+    assert all(guard.close() for guard in guards)
+
+
+def test_a_dead_backend_is_noticed_without_a_call(valve: Valve, pool: HostPool) -> None:
+    guard = guarded(valve, pool, replace(QUICK, check_s=0.02))
+    assert guard.wait_attached(5)
+    valve.error = StorageUnavailable("gone")
+    assert eventually(lambda: guard.state == "open")
+    assert guard.last_error == "gone"
+    valve.error = None
+    assert guard.close()
