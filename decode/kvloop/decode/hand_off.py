@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -43,7 +43,8 @@ class HandOff:
     page_bytes: int
     asked_at: float = field(default_factory=time.monotonic)
     heard_at: float = field(default_factory=time.monotonic)
-    _arrived: Counter[int] = field(default_factory=Counter)
+    _arrived: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """Pages whose bytes are right, by layer."""
     _received: list[tuple[float, int]] = field(default_factory=list)
 
     def is_stalled(self, now: float, stall_s: float) -> bool:
@@ -58,16 +59,18 @@ class HandOff:
             raise TransferError(f"layer {pushed.layer} pages {pushed.first}+{pushed.count} unasked")
         if checksum(pushed.layer, pages) != pushed.checksum:
             raise TransferError(f"checksum of layer {pushed.layer} does not match")
-        self._arrived[pushed.layer] += pushed.count
+        arrived = self._arrived[pushed.layer]
+        if not arrived.isdisjoint(pages):
+            raise TransferError(f"layer {pushed.layer} pages {pushed.first}+{pushed.count} twice")
+        arrived.update(pages)
         self._received.append((received_at, 2 * self.page_bytes * pushed.count))
 
     def finish(self, request_id: str, done: PrefillDone, received_at: float) -> HandOffTrace:
         """All has been said to be sent; raises TransferError when a page of a layer is missing."""
         for layer in range(self.num_layers):
-            if self._arrived[layer] != len(self.pages):
-                raise TransferError(
-                    f"layer {layer}: {self._arrived[layer]} of {len(self.pages)} pages came"
-                )
+            num_pages = len(self._arrived[layer])
+            if num_pages != len(self.pages):
+                raise TransferError(f"layer {layer}: {num_pages} of {len(self.pages)} pages came")
         return HandOffTrace(
             request_id=request_id,
             prefill_node=self.candidate.url,

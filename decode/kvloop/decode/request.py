@@ -48,7 +48,7 @@ class OwnedRequest:
     """Of each full prompt page, as prefill said."""
     num_failed: int = 0
     reason: FinishReason | None = None
-    created_at: float = field(default_factory=time.monotonic)
+    waiting_since: float = field(default_factory=time.monotonic)
     handed_off_at: float = 0.0
 
     @property

@@ -228,7 +228,7 @@ class DecodeScheduler:
                 return
             self._waiting.popleft()
             self._active[owner.request_id] = owner
-            self._metrics.queue_seconds.observe(time.monotonic() - owner.created_at)
+            self._metrics.queue_seconds.observe(time.monotonic() - owner.waiting_since)
             self._next_attempt(owner)
 
     def _reserve(self, owner: OwnedRequest) -> bool:
@@ -246,7 +246,7 @@ class DecodeScheduler:
     def _expire(self) -> None:
         now = time.monotonic()
         for owner in list(self._waiting):
-            if now - owner.created_at > self._config.reserve_timeout_s:
+            if now - owner.waiting_since > self._config.reserve_timeout_s:
                 self._waiting.remove(owner)
                 self._answer(owner.request_id, _busy("no KV pages became free in time"))
         for owner in list(self._active.values()):
@@ -349,7 +349,7 @@ class DecodeScheduler:
             return
         del self._active[owner.request_id]
         self._drop_pages(owner)
-        owner.stage = Stage.WAITING
+        owner.stage, owner.waiting_since = Stage.WAITING, time.monotonic()
         self._waiting.appendleft(owner)
 
     def _give_up(self, owner: OwnedRequest, hand_off: HandOff) -> None:

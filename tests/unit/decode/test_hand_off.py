@@ -32,6 +32,13 @@ def done(last_layer_at: float = 10.0) -> PrefillDone:
     )
 
 
+def test_a_page_that_is_pushed_twice_does_not_stand_in_for_a_missing_one() -> None:
+    state = hand_off()
+    state.take(pushed(0, 2, 2), lambda *_: 5, 1.0)
+    with pytest.raises(TransferError, match="layer 0 pages 3\\+1 twice"):
+        state.take(pushed(0, 3, 1), lambda *_: 5, 1.0)
+
+
 def test_pushed_pages_are_checked_at_the_places_they_were_offered_at() -> None:
     seen = []
     hand_off().take(pushed(1, 3, 2), lambda layer, pages: seen.append((layer, pages)) or 5, 1.0)
