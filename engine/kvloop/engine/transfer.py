@@ -10,9 +10,7 @@ from kvloop.shared_cache.errors import ConfigError, TransferError
 
 os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("MC_LOG_LEVEL", "ERROR")
-TIMEOUT_S = 30.0
-"""A write that took so long may have timed out with bytes still under way."""
-os.environ.setdefault("MC_TRANSFER_TIMEOUT", str(int(TIMEOUT_S)))
+os.environ.setdefault("MC_TRANSFER_TIMEOUT", "30")  # seconds
 
 LIBRARIES = "libibverbs1 librdmacm1 libnuma1 libcurl4"
 
@@ -50,7 +48,10 @@ class Transfer:
             raise ConfigError(f"cannot register {num_bytes} bytes for KV transfer (locked memory?)")
 
     def write(self, session: str, blocks: Sequence[Block]) -> None:
-        """Write all blocks into a peer's memory; raises TransferError when not all are there."""
+        """Write all blocks into a peer's memory, and return when the peer has them.
+
+        Raises TransferError when not all are there; some may then still be under way.
+        """
         sources, targets, lengths = zip(*blocks, strict=True)
         status = self._engine.batch_transfer_sync_write(
             session, list(sources), list(targets), list(lengths)

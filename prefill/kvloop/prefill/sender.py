@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.metrics import NodeMetrics
 from kvloop.engine.page_blocks import layer_blocks, layer_checksum
-from kvloop.engine.transfer import TIMEOUT_S, Transfer
+from kvloop.engine.transfer import Transfer
 from kvloop.prefill.attempt import Attempt
-from kvloop.shared_cache.errors import TransferError
 from kvloop.shared_cache.wire import PrefillEvent, Pushed
 
 _IDLE_S = 60.0
@@ -50,7 +49,7 @@ class Sender:
         kv: KVPool,
         metrics: NodeMetrics,
         report: Callable[[Attempt, PrefillEvent], None],
-        fail: Callable[[Attempt, TransferError], None],
+        fail: Callable[[Attempt, Exception], None],
     ) -> None:
         self._transfer, self._kv, self._metrics = transfer, kv, metrics
         self._report, self._fail = report, fail
@@ -92,12 +91,11 @@ class Sender:
         with push.attempt.writing() as allowed:
             if not allowed:
                 return
-            started = time.monotonic()
             try:
                 event = self._write(push)
-            except TransferError as error:
-                if time.monotonic() - started >= TIMEOUT_S:
-                    push.attempt.taint()
+            except Exception as error:
+                # A batch fails with its first block: others of it may still be under way.
+                push.attempt.taint()
                 self._fail(push.attempt, error)
                 return
         self._report(push.attempt, event)
