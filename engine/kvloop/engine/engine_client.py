@@ -58,8 +58,10 @@ class EngineClient:
     def start(self) -> None:
         """Bind the link and start the process; `hello` resolves when it is ready."""
         self._to_engine = self._context.socket(zmq.PUSH)
+        self._to_engine.set_hwm(0)  # a message that met a full queue would be lost
         self._to_engine.bind(f"{self._endpoint}.in")
         self._from_engine = self._context.socket(zmq.PULL)
+        self._from_engine.set_hwm(0)
         self._from_engine.bind(f"{self._endpoint}.out")
         self.process = subprocess.Popen(
             [sys.executable, "-m", self._module],
@@ -129,8 +131,8 @@ class EngineClient:
             await asyncio.sleep(0.2)
         return status
 
-    def stop(self) -> None:
-        """SIGTERM, then SIGKILL after the drain's deadline."""
+    def stop_process(self) -> None:
+        """SIGTERM, then SIGKILL after the drain's deadline; returns when it has ended."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -138,5 +140,9 @@ class EngineClient:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+    def stop(self) -> None:
+        """End the process, and the link."""
+        self.stop_process()
         self._context.destroy(linger=0)
         shutil.rmtree(self._directory, ignore_errors=True)

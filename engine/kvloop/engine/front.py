@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
@@ -39,7 +40,9 @@ class NodeFront:
         self.hello: Hello | None = None
         self.error: KVLoopError | None = None
         self.app = FastAPI(lifespan=self._lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+        self.app.add_exception_handler(KVLoopError, _engine_silent)
         self.server: uvicorn.Server | None = None
+        self.is_stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._add_routes()
 
@@ -78,11 +81,22 @@ class NodeFront:
             model_path=self.hello.model_path,
             page_size=self.config.page_size,
             max_context=self.hello.max_context,
-            ready=True,
+            ready=not self.is_stopping,
             load=self.engine.load,
         )
 
     # --- life -------------------------------------------------------------------------------
+
+    @property
+    def is_serving(self) -> bool:
+        """The engine is ready, and nobody has told the node to stop."""
+        return self.hello is not None and not self.is_stopping
+
+    async def before_close(self) -> None:
+        """Runs when the node was told to stop, before its port closes."""
+
+    def end_streams(self) -> None:
+        """The engine is gone: let no response wait for it."""
 
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
@@ -97,6 +111,7 @@ class NodeFront:
         try:
             yield
         finally:
+            self.is_stopping = True
             await asyncio.to_thread(self.engine.stop)
             for task in list(self._tasks):
                 task.cancel()
@@ -112,7 +127,9 @@ class NodeFront:
 
     async def _watch_engine(self) -> None:
         status = await self.engine.wait_exit()
-        self._fail(KVLoopError(f"the engine process ended with status {status}"))
+        if not self.is_stopping:
+            self._fail(KVLoopError(f"the engine process ended with status {status}"))
+        self.end_streams()
 
     def _fail(self, error: KVLoopError) -> None:
         """A node without its engine is of no use: end, so that a supervisor starts a new one."""
@@ -151,10 +168,13 @@ class NodeFront:
     async def _readyz(self) -> Response:
         if self.hello is None:
             return json_response({"status": "starting: the model is not loaded yet"}, 503)
+        if self.is_stopping:
+            return json_response({"status": "stopping"}, 503)
         return json_response({"status": "ready"})
 
     async def _metrics(self) -> Response:
-        return Response(await self.engine.call("metrics"), media_type="text/plain; version=0.0.4")
+        text = "text/plain; version=0.0.4"
+        return self._unready() or Response(await self.engine.call("metrics"), media_type=text)
 
     async def _server_info(self) -> Response:
         record = self.record()
@@ -164,12 +184,15 @@ class NodeFront:
         return json_response({"node": record, **self.hello.info, **described})
 
     async def _flush_cache(self, request: Request) -> Response:
-        refusal = self._admin_refusal(request)
+        refusal = self._admin_refusal(request) or self._unready()
         return refusal or _raw_json(await self.engine.call("flush_cache"))
 
     async def _storage_status(self, request: Request) -> Response:
-        refusal = self._admin_refusal(request)
+        refusal = self._admin_refusal(request) or self._unready()
         return refusal or _raw_json(await self.engine.call("storage_status"))
+
+    def _unready(self) -> Response | None:
+        return error_response(503, "the engine is starting") if self.hello is None else None
 
     def _admin_refusal(self, request: Request) -> Response | None:
         key = self.config.admin_api_key
@@ -188,21 +211,40 @@ def run_front(front: NodeFront) -> None:
         level=config.log_level.upper(),
         format=f"%(asctime)s %(levelname)s {config.role} %(message)s",
     )
-    front.server = uvicorn.Server(
-        uvicorn.Config(
-            front.app,
-            host=config.host,
-            port=config.port,
-            log_level="warning",
-            timeout_graceful_shutdown=5,
-        )
+    listener = _listen(config.host, config.port)
+    front.server = _Server(
+        uvicorn.Config(front.app, log_level="warning", timeout_graceful_shutdown=5), front
     )
-    front.server.run()
+    front.server.run(sockets=[listener])
     if front.error is not None:
         print(f"kvloop {config.role}: {front.error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(front.error, ConfigError) else 1)
     if not front.server.started:
         raise SystemExit(1)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, front: NodeFront) -> None:
+        super().__init__(config)
+        self._front = front
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._front.is_stopping = True
+        await self._front.before_close()
+        await super().shutdown(sockets)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything is loaded; raises ConfigError where it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(f"--port {port}: cannot listen on {host}: {error.strerror}") from error
+
+
+async def _engine_silent(_request: Request, error: Exception) -> Response:
+    return error_response(503, str(error))
 
 
 def json_response(body: Any, status: int = 200) -> Response:

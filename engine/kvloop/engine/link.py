@@ -58,6 +58,7 @@ class EngineLink:
 
     def _read(self, address: str) -> None:
         socket = self._context.socket(zmq.PULL)
+        socket.set_hwm(0)
         socket.connect(address)
         decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
         while not self._is_closed.is_set():
@@ -69,6 +70,7 @@ class EngineLink:
 
     def _write(self, address: str) -> None:
         socket = self._context.socket(zmq.PUSH)
+        socket.set_hwm(0)
         socket.connect(address)
         encoder = msgspec.msgpack.Encoder()
         while (message := self._outbox.get()) is not None:

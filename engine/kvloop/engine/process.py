@@ -83,13 +83,14 @@ def die_with_parent(parent: int) -> None:
 
 
 def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) -> None:
+    # SIGTERM's default ends a process that is still loading at once: it holds nothing yet.
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     parts = build_parts(config)
     transfer = Transfer(config.transfer_host, config.transfer_protocol, config.transfer_device)
     transfer.register(parts.kv.address, parts.kv.num_bytes)
     scheduler = make_scheduler(parts, transfer, link.send)
     link.intercept = lambda message: _intercept(message, parts, scheduler, link)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     link.send(_hello(parts, transfer))
     _loop(parts, scheduler, link, stop)
     scheduler.close(_DRAIN_S)

@@ -46,7 +46,7 @@ class Attempt:
         return self._is_tainted
 
     def taint(self) -> None:
-        """A write timed out and may still be under way: the attempt never becomes quiet."""
+        """A write failed and may be under way in part: the attempt never becomes quiet."""
         self._is_tainted = True
 
     def cancel(self, timeout_s: float) -> bool:
@@ -83,6 +83,13 @@ class Attempts:
             if attempt is None:
                 return attempt_id not in self._tainted
         return attempt.cancel(timeout_s)
+
+    def cancel_all(self) -> None:
+        """Let no further write of any attempt start; does not wait."""
+        with self._lock:
+            alive = list(self._alive.values())
+        for attempt in alive:
+            attempt.cancel(0)
 
     def remove(self, attempt: Attempt) -> None:
         """The attempt has ended: its pages here may go."""

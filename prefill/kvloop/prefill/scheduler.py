@@ -27,7 +27,6 @@ from kvloop.prefill.prefetch import Prefetch, Prefetcher
 from kvloop.prefill.sender import Push, Sender
 from kvloop.prefill.sources import prompt_sources
 from kvloop.prefill.written import Written
-from kvloop.shared_cache.errors import TransferError
 from kvloop.shared_cache.wire import (
     NodeLoad,
     PrefillDone,
@@ -122,6 +121,7 @@ class PrefillScheduler:
         return self.cache.flush()
 
     def close(self, timeout_s: float) -> None:
+        self.attempts.cancel_all()
         self._prefetcher.close()
         self._written.close(timeout_s)
 
@@ -133,8 +133,9 @@ class PrefillScheduler:
         self._drop_cancelled()
         self._admit()
         self._tell_progress()
-        takes = plan_chunks(self._running, self._config.chunk_tokens, self._page_size)
-        chosen = [(job, take) for job, take in zip(self._running, takes, strict=True) if take]
+        wanted = [job for job in self._running if not job.attempt.is_cancelled]
+        takes = plan_chunks(wanted, self._config.chunk_tokens, self._page_size)
+        chosen = [(job, take) for job, take in zip(wanted, takes, strict=True) if take]
         if not chosen:
             return False
         try:
@@ -280,12 +281,11 @@ class PrefillScheduler:
             self._refuse(job.request, refusal)
             self._forget(job)
 
-    def _fail_transfer(self, attempt: Attempt, error: TransferError) -> None:
+    def _fail_transfer(self, attempt: Attempt, error: Exception) -> None:
+        """Nothing is said to decode: whatever is said would end the quarantine of its pages."""
         self._metrics.faults.labels("hand_off").inc()
         log.warning("request %s: %s", attempt.request.request_id, error)
         attempt.cancel(0)
-        if not attempt.is_tainted:
-            self._report(attempt, Refused(status=502, kind="transfer", message=str(error)))
 
     def _forget(self, job: Job) -> None:
         if job in self._waiting:
