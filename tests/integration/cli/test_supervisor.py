@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.running import wait_for
+from running import wait_for
 
 from kvloop.cli.up.child import Child
 from kvloop.cli.up.plan import Part

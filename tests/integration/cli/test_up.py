@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.running import fetch, free_port, wait_for
+from running import fetch, free_port, wait_for
 
 pytestmark = pytest.mark.integration
 
