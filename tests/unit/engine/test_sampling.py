@@ -140,7 +140,7 @@ def test_draws_follow_the_distribution_over_positions():
 def test_numbers_depend_on_seed_and_position_and_lie_in_the_unit_interval():
     numbers = [uniform(seed, position) for seed in range(40) for position in range(40)]
     assert len(set(numbers)) == 1600
-    assert 0 <= min(numbers) and max(numbers) < 1
+    assert all(0 <= number < 1 for number in numbers)
     assert uniform(7, 9) == 0.9404875740573461
 
 
