@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from reference import questions, smollm2_gguf
-
-KINDS = ("llama", "qwen2", "qwen3")
+from tiny_models import NAMES, save_tiny
 
 
 @pytest.fixture(scope="session")
@@ -24,32 +21,10 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, str]:
     """Directories of small random models with the demo model's tokenizer."""
-    return {kind: _save(kind, tmp_path_factory.mktemp(kind), tokenizer) for kind in KINDS}
-
-
-def _save(kind: str, path: Path, tokenizer: Any) -> str:
-    import transformers
-
-    shape = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 8192,
-        "initializer_range": 0.2,
-        "tie_word_embeddings": True,
+    return {
+        kind: save_tiny(kind, tmp_path_factory.mktemp(kind), len(tokenizer), tokenizer)
+        for kind in NAMES
     }
-    if kind == "qwen3":
-        shape["head_dim"] = 32
-    name = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[kind]
-    torch.manual_seed(7)
-    config = getattr(transformers, f"{name}Config")(**shape)
-    model = getattr(transformers, f"{name}ForCausalLM")(config).float()
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
 
 
 @pytest.fixture(scope="session")
