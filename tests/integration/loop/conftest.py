@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from reference import questions, smollm2_gguf
-from tiny_models import NAMES, save_tiny
+from served_models import NAMES, save_served
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def tokenizer() -> Any:
 def tiny_models(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str, str]:
     """Directories of small random models with the demo model's tokenizer."""
     return {
-        kind: save_tiny(kind, tmp_path_factory.mktemp(kind), len(tokenizer), tokenizer)
+        kind: save_served(kind, tmp_path_factory.mktemp(kind), len(tokenizer), tokenizer)
         for kind in NAMES
     }
 
