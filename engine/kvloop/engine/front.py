@@ -101,7 +101,9 @@ class NodeFront:
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         self.engine = EngineClient(self.config, self.engine_module, self.on_message)
-        self.http = aiohttp.ClientSession(headers=self.node_headers())
+        self.http = aiohttp.ClientSession(
+            headers=self.node_headers(), connector=aiohttp.TCPConnector(limit=0)
+        )
         self.engine.start()
         self.spawn(self.engine.read())
         self.spawn(self._await_engine())

@@ -170,7 +170,7 @@ class _Reply:
             "id": self._id,
             "object": kind,
             "created": self._created,
-            "model": self._body.model,
+            "model": self._body.model or self._service.model.name,
             "system_fingerprint": f"kvl-{self._answer.node.namespace[:12]}",
             "choices": choices,
         }

@@ -152,7 +152,7 @@ class _Reply:
             "id": self._id,
             "object": "text_completion",
             "created": self._created,
-            "model": self._body.model,
+            "model": self._body.model or self._service.model.name,
             "system_fingerprint": f"kvl-{self._answers[0].node.namespace[:12]}",
             "choices": choices,
         }

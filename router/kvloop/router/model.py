@@ -60,9 +60,9 @@ class ServedModel:
         lengths = [n.max_context for n in self._registry.ready("decode") if n.max_context > 0]
         return min(lengths, default=_UNKNOWN_CONTEXT)
 
-    def check_name(self, asked: str) -> None:
-        """Raise ApiError 404 for a model that is not served."""
-        if asked != self.name:
+    def check_name(self, asked: str | None) -> None:
+        """Raise ApiError 404 for a model that is not served; None asks for the one that is."""
+        if asked is not None and asked != self.name:
             served = f"this server serves '{self.name}'" if self.name else "no node is ready"
             raise ApiError(
                 404,

@@ -34,7 +34,8 @@ class CacheOptions(Body):
 class SamplingFields(Body):
     """What chat and text completions share."""
 
-    model: str
+    model: str | None = None
+    """None: the one model that is served."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -86,3 +86,9 @@ def test_special_tokens_are_shown_on_request(house: Any) -> None:
     assert complete(house, "x").choices[0].text == " a b c d e f"
     shown = complete(house, "x", extra_body={"skip_special_tokens": False}).choices[0].text
     assert shown == " a b c d e f<|im_start|>"
+
+
+def test_a_request_that_names_no_model_gets_the_one_that_is_served(house: Any) -> None:
+    reply = house.router.post("/v1/completions", {"prompt": "Count"})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["model"] == "smollm2"
