@@ -67,14 +67,16 @@ class Attention:
         self._group = heads // kv_heads
         self._head_size = head_size
 
-    def attend(self, q: torch.Tensor, layer: int, pool: KVPool, spans: list[Span]) -> torch.Tensor:
-        """`[tokens, heads, head size]` to `[tokens, heads * head size]`, in q's dtype.
+    def attend(
+        self, q: torch.Tensor, layer: int, pool: KVPool, spans: list[Span], dtype: torch.dtype
+    ) -> torch.Tensor:
+        """`[tokens, heads, head size]` to `[tokens, heads * head size]` of `dtype`.
 
         The batch's own K and V must already be in the pool.
         """
         parts = []
         for span in spans:
-            rows = q.narrow(0, span.first_row, span.rows)
+            rows = q[span.first_row : span.first_row + span.rows] if len(spans) > 1 else q
             if span.first_slot is not None:
                 k, v = pool.heads_view(layer, span.first_slot, span.context)
             else:
@@ -83,12 +85,12 @@ class Attention:
             parts.append(
                 self._decode(rows, k, v) if span.rows == 1 else self._prefill(rows, k, v, span)
             )
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(dtype)
 
     def _decode(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """One row: the heads that share KV are folded into query rows, so nothing is repeated."""
         folded = q.view(1, self._kv_heads, self._group, self._head_size).to(k.dtype)
-        return F.scaled_dot_product_attention(folded, k, v).reshape(1, -1).to(q.dtype)
+        return F.scaled_dot_product_attention(folded, k, v).reshape(1, -1)
 
     def _prefill(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, span: Span

@@ -48,10 +48,9 @@ class KVPool:
         shape = (config.layers, 2, num_pages, page_size, config.kv_heads, config.head_size)
         self.tensor = _allocate(shape, dtype, self.device)
         num_slots = num_pages * page_size
-        flat = self.tensor.view(config.layers, 2, num_slots, config.kv_heads * config.head_size)
         heads = self.tensor.view(config.layers, 2, num_slots, config.kv_heads, config.head_size)
         # Views made once: slicing a six-dimensional tensor for every layer of every step adds up.
-        self._rows = [(flat[layer, 0], flat[layer, 1]) for layer in range(config.layers)]
+        self._slots = [heads[layer] for layer in range(config.layers)]
         self._heads = [
             (heads[i, 0].permute(1, 0, 2)[None], heads[i, 1].permute(1, 0, 2)[None])
             for i in range(config.layers)
@@ -83,11 +82,9 @@ class KVPool:
         """Bytes of one page's K (or V) in one layer."""
         return self.tensor.stride(2) * self.tensor.itemsize
 
-    def write(self, layer: int, k: torch.Tensor, v: torch.Tensor, slots: torch.Tensor) -> None:
-        """Store k and v, each `[tokens, kv heads * head size]`, at int64 `slots` of a layer."""
-        to_k, to_v = self._rows[layer]
-        to_k.index_copy_(0, slots, k.to(self.dtype))
-        to_v.index_copy_(0, slots, v.to(self.dtype))
+    def write(self, layer: int, kv: torch.Tensor, slots: torch.Tensor) -> None:
+        """Store `[k|v, tokens, kv heads, head size]`, of the pool's dtype, at int64 `slots`."""
+        self._slots[layer].index_copy_(1, slots, kv)
 
     def heads_view(self, layer: int, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V `[1, kv head, count, head size]` of slots [first, first + count); no copy."""

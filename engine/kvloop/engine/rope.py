@@ -23,9 +23,12 @@ class Rotary:
         # Signed once here, so that `rotate` needs no negation for every layer.
         return torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
 
-    def rotate(self, heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """`[tokens, heads, head size]` rotated; fp32."""
-        return (heads * cos).addcmul_(heads.roll(self._half, -1), sin)
+    def rotate(
+        self, heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        """Write `[tokens, heads, head size]`, rotated in fp32, to `out`, which may be `heads`."""
+        turned = (heads * cos).addcmul_(heads.roll(self._half, -1), sin)
+        out.copy_(turned)
 
 
 def inverse_frequencies(rope: Rope, head_size: int) -> torch.Tensor:

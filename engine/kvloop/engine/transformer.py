@@ -43,6 +43,8 @@ class Step:
     spans: list[Span]
     cos: torch.Tensor
     sin: torch.Tensor
+    is_decode: bool
+    """One token of each sequence."""
 
 
 def _nothing(layer: int) -> None:
@@ -67,8 +69,9 @@ class Transformer:
         build = LayerBuilder(config, tensors, self.device, self.activation)
         self._embedding = tensors["model.embed_tokens.weight"].to(self.device)
         self._layers = [build.layer(i) for i in range(config.layers)]
-        self._norm = build.norm("model.norm")
+        self._final = build.norm("model.norm")
         self._head = build.head()
+        self._eps = torch.tensor(config.rms_eps)
         self._rotary = Rotary(config, self.device)
         self._workers = RowWorkers(threads) if threads > 1 and self.device.type == "cpu" else None
         self._attention = Attention(config.heads, config.kv_heads, config.head_size)
@@ -98,41 +101,50 @@ class Transformer:
             written(i)
             if i == last and not rows:
                 return x.new_empty((0, self.config.vocab), dtype=torch.float32)
-            attended = self._attention.attend(q, i, pool, step.spans)
+            attended = self._attention.attend(q, i, pool, step.spans, self.activation)
             if i == last and len(rows) < batch.num_tokens:
                 chosen = torch.tensor(rows, device=self.device)
                 x, attended = x[chosen], attended[chosen]
             x = self._mix(x, attended, layer)
-        return self._head(self._normed(x, self._norm)).float()
+        return self._head(self._norm(x, self._final)).float()
 
     def _step(self, batch: Batch) -> Step:
         cos, sin = self._rotary.angles(batch.positions)
-        return Step(batch.slots, plan_spans(batch, self.activation), cos, sin)
+        is_decode = len(batch.segments) == batch.num_tokens
+        return Step(batch.slots, plan_spans(batch, self.activation), cos, sin, is_decode)
 
     def _write_kv(
         self, x: torch.Tensor, index: int, layer: Layer, pool: KVPool, step: Step
     ) -> torch.Tensor:
         """Project, rotate, store K and V; returns the queries `[tokens, heads, head size]`."""
         c = self.config
-        qkv = layer.qkv(self._normed(x, layer.input_norm))
+        qkv = layer.qkv(self._norm(x, layer.input_norm))
         heads = qkv.view(-1, c.heads + 2 * c.kv_heads, c.head_size)
         qk = heads[:, : c.heads + c.kv_heads]
-        if layer.qk_norm is not None:
-            qk = F.rms_norm(qk, (c.head_size,), None, c.rms_eps) * layer.qk_norm
-        qk = self._rotary.rotate(qk, step.cos, step.sin)
-        k = qk[:, c.heads :].reshape(-1, c.kv_heads * c.head_size)
-        v = heads[:, c.heads + c.kv_heads :].reshape(-1, c.kv_heads * c.head_size)
-        pool.write(index, k, v, step.slots)
-        return qk[:, : c.heads].to(self.activation)
+        if layer.qk_norm is None:
+            self._rotary.rotate(qk, step.cos, step.sin, qk)
+        else:
+            normed = F.rms_norm(qk, (c.head_size,), None, c.rms_eps) * layer.qk_norm
+            self._rotary.rotate(normed, step.cos, step.sin, qk)
+        # One conversion for q, k and v: decode's queries are wanted in the pool's dtype too.
+        stored = heads.to(pool.dtype)
+        kv = stored[:, c.heads :].view(-1, 2, c.kv_heads, c.head_size)
+        pool.write(index, kv.transpose(0, 1), step.slots)
+        return (stored if step.is_decode else heads)[:, : c.heads]
 
     def _mix(self, x: torch.Tensor, attended: torch.Tensor, layer: Layer) -> torch.Tensor:
         """Output projection and MLP, each with its residual."""
         x = x + layer.output(attended)
-        gate, up = layer.gate_up(self._normed(x, layer.post_norm)).chunk(2, -1)
+        gate, up = layer.gate_up(self._norm(x, layer.post_norm)).chunk(2, -1)
         return x + layer.down(F.silu(gate).mul_(up))
 
-    def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, (self.config.hidden,), weight, self.config.rms_eps)
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """RMSNorm in fp32, as `F.rms_norm`; on the CPU in half its calls."""
+        if x.dtype != torch.float32 or x.is_cuda:
+            return F.rms_norm(x, (self.config.hidden,), weight, self.config.rms_eps)
+        length = torch.linalg.vector_norm(x, 2, -1, keepdim=True)
+        scale = torch.addcmul(self._eps, length, length, value=1 / self.config.hidden).rsqrt_()
+        return torch.mul(x, scale).mul_(weight)
 
 
 class LayerBuilder:

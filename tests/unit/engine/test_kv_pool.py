@@ -34,11 +34,11 @@ def filled(dtype: torch.dtype) -> KVPool:
 
 def test_a_token_is_found_at_its_slot_in_every_layer():
     pool = KVPool(CONFIG, 10, 4, torch.float32)
-    k, v = torch.randn(3, 32), torch.randn(3, 32)
-    pool.write(1, k, v, torch.tensor([5, 38, 0]))
-    assert torch.equal(pool.tensor[1, 0, 1, 1], k[0].view(4, 8))
-    assert torch.equal(pool.tensor[1, 1, 9, 2], v[1].view(4, 8))
-    assert torch.equal(pool.tensor[1, 0, 0, 0], k[2].view(4, 8))
+    kv = torch.randn(2, 3, 4, 8)
+    pool.write(1, kv, torch.tensor([5, 38, 0]))
+    assert torch.equal(pool.tensor[1, 0, 1, 1], kv[0, 0])
+    assert torch.equal(pool.tensor[1, 1, 9, 2], kv[1, 1])
+    assert torch.equal(pool.tensor[1, 0, 0, 0], kv[0, 2])
     assert not pool.tensor[0].any() and not pool.tensor[2].any()
 
 
