@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from kvloop.engine.model_config import ModelConfig
+from kvloop.shared_cache.errors import ConfigError
 
 
 class PageLayout(Protocol):
@@ -150,9 +151,22 @@ class KVPool:
         return views
 
 
+def _too_large(num_bytes: int, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"--max-total-tokens: a KV pool of {num_bytes / 1e9:.1f} GB does not fit in memory "
+        f"({error}); give fewer tokens"
+    )
+
+
 def _allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
     count = int(np.prod(shape, dtype=np.int64))
-    memory = mmap.mmap(-1, count * dtype.itemsize)
+    if device.type != "cpu":
+        try:
+            return torch.zeros(shape, dtype=dtype, device=device)
+        except torch.OutOfMemoryError as error:
+            raise _too_large(count * dtype.itemsize, error) from error
+    try:
+        memory = mmap.mmap(-1, count * dtype.itemsize)
+    except OSError as error:
+        raise _too_large(count * dtype.itemsize, error) from error
     return torch.frombuffer(memory, dtype=dtype, count=count).view(shape)

@@ -26,22 +26,36 @@ def has_bf16_units() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def packs_weights(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether `make_linear` packs weights of this dtype for this device."""
+@cache
+def can_pack() -> bool:
+    """Whether this build of torch has the packed fp16 matrices (x86 with AVX2)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.fbgemm_pack_gemm_matrix_fp16(torch.zeros(2, 2))
+        except (RuntimeError, AttributeError):
+            return False
+    return True
+
+
+def computes_wide(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether activations are fp32 though weights are bf16: this CPU has no bf16 units."""
     return device.type == "cpu" and dtype == torch.bfloat16 and not has_bf16_units()
 
 
 def activation_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """What activations are computed in for weights of `dtype`."""
-    return torch.float32 if packs_weights(dtype, device) else dtype
+    return torch.float32 if computes_wide(dtype, device) else dtype
 
 
 def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, device: torch.device) -> Linear:
     """The fastest way to apply `weight` `[out, in]` (on the CPU) on a device."""
-    if packs_weights(weight.dtype, device):
+    is_wide = computes_wide(weight.dtype, device)
+    if is_wide and can_pack():
         return _packed(weight, bias)
-    moved = weight.to(device)
-    return partial(F.linear, weight=moved, bias=None if bias is None else bias.to(device))
+    kind = torch.float32 if is_wide else weight.dtype
+    moved = None if bias is None else bias.to(device, kind)
+    return partial(F.linear, weight=weight.to(device, kind), bias=moved)
 
 
 def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:

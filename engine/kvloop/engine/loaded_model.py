@@ -10,7 +10,7 @@ import torch
 
 from kvloop.engine.fingerprint import weights_fingerprint
 from kvloop.engine.hardware import choose_device
-from kvloop.engine.linear import packs_weights
+from kvloop.engine.linear import computes_wide
 from kvloop.engine.model_config import ModelConfig
 from kvloop.engine.model_files import DTYPES, DtypeName, ModelFiles, resolve_model
 from kvloop.engine.threads import num_threads
@@ -61,8 +61,8 @@ def load_engine_model(
         tensors = dummy_tensors(config, kind, seed)
     else:
         tensors = load_tensors(files.weights, config, kind)
-    if packs_weights(kind, place):
-        # Packed matrices use the calling thread alone; waking others for the rest costs more.
+    if computes_wide(kind, place):
+        # Rows are shared among threads by RowWorkers; waking others inside calls costs more.
         torch.set_num_threads(1)
     return LoadedModel(
         model=Transformer(config, tensors, place, num_threads()),

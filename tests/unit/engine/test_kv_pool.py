@@ -10,6 +10,7 @@ import torch
 
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.model_config import ModelConfig
+from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.page_object import PageShape
 
 CONFIG = ModelConfig.from_dict(
@@ -85,3 +86,8 @@ def test_gathered_pages_equal_a_view_of_the_same_tokens():
     for a, b in zip(viewed, gathered, strict=True):
         assert a.shape == b.shape == (1, 4, 10, 8)
         assert torch.equal(a, b)
+
+
+def test_a_pool_that_memory_cannot_hold_names_the_flag():
+    with pytest.raises(ConfigError, match="--max-total-tokens"):
+        KVPool(CONFIG, 1 << 42, 4, torch.float32)

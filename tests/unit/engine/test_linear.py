@@ -12,10 +12,13 @@ from kvloop.engine.linear import activation_dtype, make_linear
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=[True, False], ids=["bf16-units", "no-bf16-units"])
+@pytest.fixture(params=["bf16-units", "packed", "neither"])
 def bf16_units(request, monkeypatch) -> bool:
-    monkeypatch.setattr(linear, "has_bf16_units", lambda: request.param)
-    return request.param
+    if request.param == "packed" and not linear.can_pack():
+        pytest.skip("this build of torch packs no matrices")
+    monkeypatch.setattr(linear, "has_bf16_units", lambda: request.param == "bf16-units")
+    monkeypatch.setattr(linear, "can_pack", lambda: request.param == "packed")
+    return bool(request.param == "bf16-units")
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64, 200])
