@@ -10,7 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 import zmq
@@ -74,8 +77,9 @@ class EngineClient:
         self.process.stdin.close()
 
     def send(self, message: ToEngine) -> None:
-        """Queue a message to the engine; never blocks."""
-        self._to_engine.send(self._encoder.encode(message), zmq.NOBLOCK)
+        """Queue a message to the engine; never blocks. What a dead engine is told is lost."""
+        sent = self._to_engine.send(self._encoder.encode(message), zmq.NOBLOCK)
+        asyncio.ensure_future(sent).add_done_callback(_forget)
 
     async def call(self, name: str) -> bytes:
         """Ask for `metrics`, `describe`, …; raises KVLoopError when no answer comes in time."""
@@ -133,16 +137,22 @@ class EngineClient:
 
     def stop_process(self) -> None:
         """SIGTERM, then SIGKILL after the drain's deadline; returns when it has ended."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        if self.process is None:
+            return
+        until = time.monotonic() + _STOP_S
+        while self.process.poll() is None:
+            # Again each second: a library of the engine's may swallow one.
+            self.process.terminate() if time.monotonic() < until else self.process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
 
     def stop(self) -> None:
         """End the process, and the link."""
         self.stop_process()
         self._context.destroy(linger=0)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _forget(sent: asyncio.Future[Any]) -> None:
+    if not sent.cancelled() and isinstance(sent.exception(), zmq.Again):
+        log.debug("a message met no engine")
