@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable
 
-import msgspec
 import torch
 
-from kvloop.decode.hand_off import HandOff, HandOffTrace
+from kvloop.decode.admission import Limits, busy, own
+from kvloop.decode.hand_offs import HandOffs
 from kvloop.decode.offload import Offload
-from kvloop.decode.quarantine import Quarantine
 from kvloop.decode.request import OwnedRequest, Stage
+from kvloop.decode.request_pages import RequestPages
 from kvloop.engine.batch import Segment, make_batch
 from kvloop.engine.chunks import plan_chunks
-from kvloop.engine.device_cache import DeviceCache
 from kvloop.engine.messages import (
     Abort,
     Answer,
-    AskPrefill,
     AttemptQuiet,
-    GiveUp,
     HandOffBroken,
     HandOffEvent,
     Submit,
     ToEngine,
     ToFront,
 )
-from kvloop.engine.page_blocks import layer_checksum
 from kvloop.engine.parts import NodeParts
-from kvloop.engine.sampling import Sampled, SamplingState, sample
+from kvloop.engine.sampling import Sampled, sample
 from kvloop.engine.transfer import Transfer
-from kvloop.shared_cache.errors import TransferError
-from kvloop.shared_cache.keys import page_keys
 from kvloop.shared_cache.wire import (
     Finished,
     GenerateEvent,
     GenerateRequest,
-    KVTarget,
     NodeLoad,
     PrefillDone,
-    PrefillRequest,
-    Progress,
     PromptSources,
-    Pushed,
     Refused,
     Started,
     TokenLogprob,
@@ -54,7 +43,6 @@ from kvloop.shared_cache.wire import (
 )
 
 log = logging.getLogger("kvloop.decode")
-_TRACES = 64
 
 
 class DecodeScheduler:
@@ -63,16 +51,22 @@ class DecodeScheduler:
     def __init__(
         self, parts: NodeParts, transfer: Transfer, send: Callable[[ToFront], None]
     ) -> None:
-        self._parts, self._transfer, self._send = parts, transfer, send
+        self._parts, self._send = parts, send
         self._config, self._metrics = parts.config, parts.metrics
         self._page_size = parts.config.page_size
-        self.cache = DeviceCache(parts.kv.num_pages)
+        self._pages = RequestPages(parts.kv.num_pages)
+        self._limits = Limits(
+            namespace=parts.identity.namespace,
+            generation=parts.identity.generation,
+            max_context=parts.max_context,
+            pool_tokens=parts.kv.num_pages * self._page_size,
+            vocab_size=parts.loaded.config.vocab,
+        )
         self._waiting: deque[OwnedRequest] = deque()
         self._active: dict[str, OwnedRequest] = {}
         """Reserved: in hand-off, in local prefill, or running."""
-        self._quarantine = Quarantine()
+        self._hand_offs = HandOffs(parts, transfer, self._pages, send, self)
         self._offload = Offload(parts)
-        self.traces: deque[HandOffTrace] = deque(maxlen=_TRACES)
 
     # --- what the front sends ---------------------------------------------------------------
 
@@ -83,12 +77,12 @@ class DecodeScheduler:
         elif isinstance(message, Abort):
             self._abort(message.request_id)
         elif isinstance(message, HandOffEvent):
-            self._hand_off_event(message)
+            self._hand_offs.event(self._active.get(message.request_id), message)
         elif isinstance(message, HandOffBroken):
-            self._hand_off_broken(message)
+            self._hand_offs.broken(self._active.get(message.request_id), message)
         else:
             assert isinstance(message, AttemptQuiet), message
-            self.cache.free(self._quarantine.release(message.attempt))
+            self._hand_offs.quiet(message.attempt)
 
     def intercept(self, message: ToEngine) -> bool:
         """Nothing here needs the link's own thread."""
@@ -96,15 +90,40 @@ class DecodeScheduler:
 
     def describe(self) -> dict[str, object]:
         """What /server_info adds."""
-        return {"cached_pages": self.cache.num_cached, "hand_offs": list(self.traces)}
+        cached = self._pages.cache.num_cached
+        return {"cached_pages": cached, "hand_offs": list(self._hand_offs.traces)}
+
+    def load(self) -> NodeLoad:
+        """A snapshot for the router."""
+        cache, quarantined = self._pages.cache, self._hand_offs.quarantine.num_pages
+        self._metrics.offload_backlog.set(self._offload.backlog)
+        self._metrics.quarantined.set(quarantined)
+        self._metrics.free_pages.set(cache.num_available)
+        return NodeLoad(
+            running=len(self._active),
+            waiting=len(self._waiting),
+            free_pages=cache.num_available,
+            total_pages=cache.num_pages,
+            offload_backlog_pages=self._offload.backlog,
+            quarantined_pages=quarantined,
+        )
+
+    def flush(self) -> tuple[int, int]:
+        """Evict what is not in use: pages freed, pages that stayed."""
+        return self._pages.cache.flush()
+
+    def close(self, timeout_s: float) -> None:
+        self._offload.stop(timeout_s)
 
     def _add(self, request: GenerateRequest) -> None:
         """Take a request in, or refuse it at once."""
-        refusal = self._refusal(request)
+        refusal = self._limits.refusal(request)
+        if refusal is None and len(self._waiting) >= self._config.max_queued_requests:
+            refusal = busy("this node's queue is full")
         if refusal is not None:
             self._answer(request.request_id, refusal)
-            return
-        self._waiting.append(self._own(request))
+        else:
+            self._waiting.append(own(request, self._page_size))
 
     def _abort(self, request_id: str) -> None:
         """The client is gone: free what is its, by the rules of the hand-off."""
@@ -113,52 +132,9 @@ class DecodeScheduler:
                 self._waiting.remove(owner)
                 return
         active = self._active.get(request_id)
-        if active is None:
-            return
-        if active.hand_off is not None:
-            self._give_up(active, active.hand_off)
-        self._finish(active, Finished(reason="abort", completion_tokens=len(active.output)))
-
-    def _hand_off_event(self, message: HandOffEvent) -> None:
-        """A line of an attempt's stream; lines of attempts given up are ignored."""
-        owner = self._active.get(message.request_id)
-        if owner is None or owner.hand_off is None or owner.hand_off.attempt != message.attempt:
-            return
-        hand_off = owner.hand_off
-        hand_off.heard_at = time.monotonic()
-        try:
-            self._take(owner, hand_off, message)
-        except TransferError as error:
-            self._metrics.faults.labels("hand_off").inc()
-            self._retry(owner, hand_off, str(error))
-
-    def _hand_off_broken(self, message: HandOffBroken) -> None:
-        """The stream ended early: the prefill node may be dead, or merely cut off."""
-        owner = self._active.get(message.request_id)
-        if owner and owner.hand_off and owner.hand_off.attempt == message.attempt:
-            self._metrics.faults.labels("hand_off").inc()
-            self._retry(owner, owner.hand_off, message.reason)
-
-    def load(self) -> NodeLoad:
-        """A snapshot for the router."""
-        self._metrics.offload_backlog.set(self._offload.backlog)
-        self._metrics.quarantined.set(self._quarantine.num_pages)
-        self._metrics.free_pages.set(self.cache.num_available)
-        return NodeLoad(
-            running=len(self._active),
-            waiting=len(self._waiting),
-            free_pages=self.cache.num_available,
-            total_pages=self.cache.num_pages,
-            offload_backlog_pages=self._offload.backlog,
-            quarantined_pages=self._quarantine.num_pages,
-        )
-
-    def flush(self) -> tuple[int, int]:
-        """Evict what is not in use: pages freed, pages that stayed."""
-        return self.cache.flush()
-
-    def close(self, timeout_s: float) -> None:
-        self._offload.stop(timeout_s)
+        if active is not None:
+            self._hand_offs.give_up(active)
+            self._finish(active, Finished(reason="abort", completion_tokens=len(active.output)))
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -167,7 +143,7 @@ class DecodeScheduler:
         self._expire()
         self._admit()
         for owner in self._offload.turn():
-            self._release(owner)
+            self._pages.release(owner)
         batch = self._plan()
         if not batch:
             return False
@@ -179,6 +155,24 @@ class DecodeScheduler:
             for owner, _, _ in batch:
                 self._refuse_active(owner, "decode step failed")
         return True
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for owner in list(self._waiting):
+            if now - owner.waiting_since > self._config.reserve_timeout_s:
+                self._waiting.remove(owner)
+                self._answer(owner.request_id, busy("no KV pages became free in time"))
+        self._hand_offs.expire(self._active.values())
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._active) < self._config.max_running_requests:
+            owner = self._waiting[0]
+            if not self._pages.reserve(owner):
+                return
+            self._waiting.popleft()
+            self._active[owner.request_id] = owner
+            self._metrics.queue_seconds.observe(time.monotonic() - owner.waiting_since)
+            self._hand_offs.start(owner)
 
     def _plan(self) -> list[tuple[OwnedRequest, list[int], Segment]]:
         """Each running request's last token, and a chunk of the prompts computed here."""
@@ -219,163 +213,21 @@ class DecodeScheduler:
             else:
                 self._append(owner, one.token, one.logprob)
 
-    # --- reservation ------------------------------------------------------------------------
+    # --- a request's life, once its prompt's KV is here ----------------------------------------
 
-    def _admit(self) -> None:
-        while self._waiting and len(self._active) < self._config.max_running_requests:
-            owner = self._waiting[0]
-            if not self._reserve(owner):
-                return
-            self._waiting.popleft()
-            self._active[owner.request_id] = owner
-            self._metrics.queue_seconds.observe(time.monotonic() - owner.waiting_since)
-            self._next_attempt(owner)
-
-    def _reserve(self, owner: OwnedRequest) -> bool:
-        """All pages that the request can need, or none: a running request is never preempted."""
-        matched = self.cache.match(owner.reusable_keys) if owner.reads_device else []
-        self.cache.lock(owner.keys[: len(matched)])
-        fresh = self.cache.reserve(owner.num_pages - len(matched), matched[-1] if matched else None)
-        if fresh is None:
-            self.cache.unlock(owner.keys[: len(matched)])
-            return False
-        owner.num_matched = len(matched)
-        owner.pages = matched + fresh
-        return True
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for owner in list(self._waiting):
-            if now - owner.waiting_since > self._config.reserve_timeout_s:
-                self._waiting.remove(owner)
-                self._answer(owner.request_id, _busy("no KV pages became free in time"))
-        for owner in list(self._active.values()):
-            hand_off = owner.hand_off
-            if hand_off is not None and hand_off.is_stalled(now, self._config.hand_off_stall_s):
-                self._metrics.faults.labels("hand_off_stall").inc()
-                self._retry(owner, hand_off, f"silent for {self._config.hand_off_stall_s} s")
-
-    # --- hand-off ---------------------------------------------------------------------------
-
-    def _next_attempt(self, owner: OwnedRequest) -> None:
-        """Ask the next prefill node; with none left compute the prompt here."""
-        if not owner.candidates:
-            self._metrics.fallbacks.labels("local_prefill").inc()
-            owner.stage, owner.num_done = Stage.LOCAL_PREFILL, owner.num_matched * self._page_size
-            return
-        candidate = owner.candidates.popleft()
-        kv = self._parts.kv
-        offered = owner.pages[owner.num_matched : owner.num_prompt_pages]
-        owner.hand_off = HandOff(
-            attempt=secrets.token_hex(8),
-            candidate=candidate,
-            first_page=owner.num_matched,
-            pages=offered,
-            num_layers=self._parts.num_layers,
-            page_bytes=kv.page_bytes,
-        )
-        owner.stage = Stage.HAND_OFF
-        target = KVTarget(
-            session=self._transfer.session,
-            base=kv.address,
-            layer_stride=kv.layer_stride,
-            kv_stride=kv.kv_stride,
-            page_bytes=kv.page_bytes,
-            pages=offered,
-        )
-        self._send(AskPrefill(candidate.url, self._prefill_request(owner, target)))
-
-    def _prefill_request(self, owner: OwnedRequest, target: KVTarget) -> PrefillRequest:
-        assert owner.hand_off is not None
-        request = owner.request
-        return PrefillRequest(
-            request_id=request.request_id,
-            attempt=owner.hand_off.attempt,
-            prompt=request.prompt,
-            sampling=request.sampling,
-            namespace=request.namespace,
-            generation=request.generation,
-            cache_seed=request.cache_seed,
-            cache=request.cache,
-            first_page=owner.num_matched,
-            target=target,
-            timeout_s=request.timeout_s,
-        )
-
-    def _take(self, owner: OwnedRequest, hand_off: HandOff, message: HandOffEvent) -> None:
-        event = message.event
-        if isinstance(event, Pushed):
-            hand_off.take(
-                event,
-                lambda layer, pages: layer_checksum(self._parts.kv, layer, pages),
-                message.received_at,
-            )
-        elif isinstance(event, PrefillDone):
-            trace = hand_off.finish(owner.request_id, event, message.received_at)
-            self.traces.append(trace)
-            self._count_hand_off(trace)
-            self._begin(owner, hand_off, event)
-        elif isinstance(event, Refused):
-            # A refusal says that nothing is outstanding: the same pages may be offered again.
-            self._metrics.fallbacks.labels("prefill_refused").inc()
-            log.warning(
-                "request %s: %s refused: %s", owner.request_id, hand_off.candidate.url, event
-            )
-            owner.hand_off = None
-            owner.num_failed += 1
-            self._next_attempt(owner)
-        else:
-            assert isinstance(event, Progress)
-
-    def _count_hand_off(self, trace: HandOffTrace) -> None:
-        seconds = trace.done_at - trace.asked_at
-        self._metrics.moved("hand_off", "received", trace.pages, trace.bytes, seconds)
-        self._metrics.hand_off_seconds.observe(seconds)
-
-    def _retry(self, owner: OwnedRequest, hand_off: HandOff, reason: str) -> None:
-        """Fresh pages and a new attempt; the old pages stay in quarantine."""
-        log.warning(
-            "request %s: hand-off from %s failed: %s",
-            owner.request_id,
-            hand_off.candidate.url,
-            reason,
-        )
-        owner.num_failed += 1
-        self._give_up(owner, hand_off)
-        fresh = self.cache.reserve(len(hand_off.pages))
-        if fresh is not None:
-            owner.pages[owner.num_matched : owner.num_matched] = fresh
-            self._next_attempt(owner)
-            return
-        del self._active[owner.request_id]
-        self._drop_pages(owner)
-        owner.stage, owner.waiting_since = Stage.WAITING, time.monotonic()
-        self._waiting.appendleft(owner)
-
-    def _give_up(self, owner: OwnedRequest, hand_off: HandOff) -> None:
-        """The offered pages leave the request for the quarantine; the front gets the promise."""
-        start = owner.num_matched
-        del owner.pages[start : start + len(hand_off.pages)]
-        self._quarantine.hold(hand_off.attempt, hand_off.pages)
-        owner.hand_off = None
-        self._send(
-            GiveUp(
-                hand_off.candidate.url,
-                hand_off.candidate.incarnation,
-                owner.request_id,
-                hand_off.attempt,
-            )
-        )
-
-    # --- generation -------------------------------------------------------------------------
-
-    def _begin(self, owner: OwnedRequest, hand_off: HandOff, done: PrefillDone) -> None:
-        owner.hand_off, owner.storage = None, done.storage
+    def begin(self, owner: OwnedRequest, prefill_node: str, done: PrefillDone) -> None:
+        """The hand-off is done: the first token came with it."""
         fallback = "prefill_retry" if owner.num_failed else None
         if fallback:
             self._metrics.fallbacks.labels(fallback).inc()
-        self._start(owner, done.sources, hand_off.candidate.url, fallback)
+        self._start(owner, done.sources, prefill_node, fallback)
         self._append(owner, done.first_token, done.logprob)
+
+    def requeue(self, owner: OwnedRequest) -> None:
+        """A retry found no fresh pages: wait for some, before all others."""
+        del self._active[owner.request_id]
+        owner.stage, owner.waiting_since = Stage.WAITING, time.monotonic()
+        self._waiting.appendleft(owner)
 
     def _begin_local(self, owner: OwnedRequest, first: Sampled) -> None:
         held = owner.num_matched * self._page_size
@@ -422,6 +274,12 @@ class DecodeScheduler:
         self._answer(owner.request_id, event)
         self._end(owner)
 
+    def _refuse_active(self, owner: OwnedRequest, message: str) -> None:
+        if owner.request_id in self._active:
+            refusal = Refused(status=500, kind="compute", message=message)
+            self._answer(owner.request_id, refusal)
+            self._end(owner)
+
     def _end(self, owner: OwnedRequest) -> None:
         del self._active[owner.request_id]
         was_running = owner.stage is Stage.RUNNING
@@ -431,83 +289,7 @@ class DecodeScheduler:
             self._offload.close(owner)
             if self._offload.holds(owner):
                 return
-        self._release(owner)
-
-    def _refuse_active(self, owner: OwnedRequest, message: str) -> None:
-        if owner.request_id in self._active:
-            refusal = Refused(status=500, kind="compute", message=message)
-            self._answer(owner.request_id, refusal)
-            self._end(owner)
-
-    # --- pages ------------------------------------------------------------------------------
-
-    def _release(self, owner: OwnedRequest) -> None:
-        """Cache the full pages of a request that got its KV; free the rest."""
-        if not owner.output or owner.request.cache == "off":
-            self._drop_pages(owner)
-            return
-        full = min(len(owner.keys), owner.num_kv // self._page_size)
-        duplicates = self.cache.insert(owner.keys[:full], owner.pages[:full])
-        mine = set(owner.pages[owner.num_matched :])
-        self.cache.unlock(owner.keys[: owner.num_matched])
-        self.cache.free([page for page in duplicates if page in mine] + owner.pages[full:])
-        owner.pages = []
-
-    def _drop_pages(self, owner: OwnedRequest) -> None:
-        """Free all that a request holds."""
-        self.cache.unlock(owner.keys[: owner.num_matched])
-        self.cache.free(owner.pages[owner.num_matched :])
-        owner.pages, owner.num_matched = [], 0
-
-    # --- small parts ------------------------------------------------------------------------
-
-    def _own(self, request: GenerateRequest) -> OwnedRequest:
-        sampling = request.sampling
-        if sampling.seed is None:
-            sampling = msgspec.structs.replace(sampling, seed=secrets.randbits(63))
-            request = msgspec.structs.replace(request, sampling=sampling)
-        seed = bytes.fromhex(request.cache_seed) if request.cache_seed else None
-        keys = [] if request.cache == "off" else page_keys(request.prompt, self._page_size, seed)
-        return OwnedRequest(
-            request=request,
-            page_size=self._page_size,
-            keys=keys,
-            candidates=deque(request.prefills),
-            sampling=SamplingState(sampling, request.prompt),
-        )
-
-    def _refusal(self, request: GenerateRequest) -> Refused | None:
-        identity = self._parts.identity
-        if (request.namespace, request.generation) != (identity.namespace, identity.generation):
-            return _wrong(409, "namespace", "this node's namespace or generation is another one")
-        longest = len(request.prompt) + request.sampling.max_tokens
-        if not request.prompt or request.sampling.max_tokens < 1:
-            return _wrong(400, "empty", "prompt and max_tokens must be at least one token")
-        if longest > self._parts.max_context:
-            return _wrong(
-                400,
-                "context_length",
-                f"prompt and max_tokens need {longest} tokens, the context holds "
-                f"{self._parts.max_context}",
-            )
-        if -(-longest // self._page_size) > self.cache.num_pages:
-            return _wrong(
-                400,
-                "pool",
-                f"prompt and max_tokens need {longest} tokens, this node's pool holds "
-                f"{self.cache.num_pages * self._page_size} (--max-total-tokens)",
-            )
-        if len(self._waiting) >= self._config.max_queued_requests:
-            return _busy("this node's queue is full")
-        return None
+        self._pages.release(owner)
 
     def _answer(self, request_id: str, event: GenerateEvent) -> None:
         self._send(Answer(request_id, event))
-
-
-def _busy(message: str) -> Refused:
-    return Refused(status=429, kind="busy", message=message, retry_after_s=1.0)
-
-
-def _wrong(status: int, kind: str, message: str) -> Refused:
-    return Refused(status=status, kind=kind, message=message)
