@@ -3,8 +3,8 @@
 Every node speaks these; they live in this room because it is the only one that all may import.
 
 `POST {decode}/kvloop/generate`  GenerateRequest -> stream of Started, Tokens, Finished | Refused
-`POST {prefill}/kvloop/prefill`  PrefillRequest  -> stream of Pushed, Progress, PrefillDone | Refused
-`POST {prefill}/kvloop/cancel`   CancelRequest   -> CancelReply
+`POST {prefill}/kvloop/prefill`  PrefillRequest -> stream of Pushed, Progress, PrefillDone | Refused
+`POST {prefill}/kvloop/cancel`   CancelRequest -> CancelReply
 `POST {router}/kvloop/heartbeat` NodeRecord      -> 204
 `GET  {node}/server_info`        -> {"node": NodeRecord, ...}
 """
