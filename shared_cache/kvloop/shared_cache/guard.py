@@ -136,6 +136,7 @@ class GuardedBackend:
             "state": self._state,
             "last_error": self._last_error,
             "namespace": self._namespace.hex(),
+            "epoch": self._epoch.hex() if self._epoch else None,
             "stats": self._counts | stats,
         }
 
