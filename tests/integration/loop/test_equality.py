@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from loop import Loop, check_exact
-from reference import generate, load_reference
+from reference import generate, judge, load_reference
 from running import Cluster
 
 pytestmark = pytest.mark.integration
@@ -39,3 +39,24 @@ def test_the_real_model_in_fp32_answers_as_transformers_does(
     check_exact(ways, reference)
     for answer in ways["off"][:3]:
         assert generate(reference, answer.prompt, NUM_TOKENS) == answer.ids
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_real_model_in_bf16_differs_only_where_two_logits_are_within_rounding(
+    prompts: list[list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--dtype", "bfloat16", "--page-size", "16", "--max-total-tokens", "32768")
+    with Cluster(tmp_path, "smollm2", *flags) as cluster:
+        ways = Loop(cluster).every_way(prompts)
+    reference = load_reference("smollm2", torch.bfloat16)
+    gaps, num_tokens = [], 0
+    for answer in [*ways["off"], *ways["by decode"][:10]]:
+        verdict = judge(reference, answer.prompt, answer.ids)
+        num_tokens += len(answer.ids)
+        gaps += verdict.gaps
+    with capsys.disabled():
+        print(f"\nbf16: {len(gaps)} of {num_tokens} tokens differ; widest gap {max(gaps):.4f}")
+    assert len(gaps) < num_tokens / 20
+    # Logits of the reference are bf16: two neighbours are 2**-8 to 2**-7 of their size apart.
+    assert max(gaps) <= 4 * 2**-7
