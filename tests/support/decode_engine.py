@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,8 +128,8 @@ class Decode:
         self._hand_off(ask, done)
 
     def _hand_off(self, ask: AskPrefill, event: Pushed | PrefillDone) -> None:
-        request = ask.request
-        self.scheduler.handle(HandOffEvent(request.request_id, request.attempt, event, 0.0))
+        request, now = ask.request, time.monotonic()
+        self.scheduler.handle(HandOffEvent(request.request_id, request.attempt, event, now))
 
     def counted(self, metric: str, **labels: str) -> float:
         return self.parts.metrics.registry.get_sample_value(metric, labels) or 0.0

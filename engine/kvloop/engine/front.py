@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable
@@ -242,7 +243,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise ConfigError(f"--port {port}: cannot listen on {host}: {error.strerror}") from error
+        # create_server writes more into strerror than the error's own words.
+        words = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise ConfigError(f"--port {port}: cannot listen on {host}: {words}") from error
 
 
 async def _engine_silent(_request: Request, error: Exception) -> Response:

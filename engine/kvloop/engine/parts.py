@@ -13,7 +13,6 @@ from kvloop.engine.loaded_model import LoadedModel, load_engine_model
 from kvloop.engine.metrics import NodeMetrics
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.transformer import Transformer
-from kvloop.shared_cache.backend import StorageBackend
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.factory import backend_opener
 from kvloop.shared_cache.guard import GuardedBackend
@@ -21,7 +20,6 @@ from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.namespace import NamespaceSpec
 from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.page_store import PageStore
-from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +47,11 @@ class NodeParts:
     @property
     def model(self) -> Transformer:
         return self.loaded.model
+
+    @property
+    def enough_tokens(self) -> int:
+        """Prompt tokens that keep the device busy in one step: a CPU is at 64, a GPU at a chunk."""
+        return 128 if self.kv.device.type == "cpu" else self.config.chunk_tokens
 
     @property
     def num_layers(self) -> int:
@@ -132,15 +135,9 @@ def build_parts(config: NodeConfig) -> NodeParts:
 def _guard(config: NodeConfig, pool: HostPool, namespace: bytes) -> GuardedBackend:
     name = config.hicache_storage_backend
     if name is None:
-        guard = GuardedBackend(_no_backend, pool, name="none", namespace=namespace)
-        guard.close()
-        return guard
+        return GuardedBackend(None, pool, name="none", namespace=namespace)
     opener = backend_opener(name, config.hicache_storage_backend_extra_config, pool, namespace)
     return GuardedBackend(opener, pool, name=name, namespace=namespace)
-
-
-def _no_backend() -> StorageBackend:
-    raise StorageUnavailable("no --hicache-storage-backend is set")
 
 
 def _num_slots(config: NodeConfig, shape: PageShape) -> int:

@@ -66,8 +66,10 @@ def run_engine(make_scheduler: MakeScheduler) -> None:
     try:
         _serve(start.config, link, make_scheduler)
     except Exception as error:
-        log.exception("the engine ends")
-        link.send(Died(str(error), isinstance(error, ConfigError)))
+        is_config = isinstance(error, ConfigError)
+        if not is_config:  # that the front says in words
+            log.exception("the engine ends")
+        link.send(Died(str(error), is_config))
         link.close()
         os._exit(1)
     link.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,12 +35,15 @@ class Transfer:
                 f"Mooncake's transfer engine cannot be loaded ({error}); "
                 f"on Debian: apt-get install {LIBRARIES}"
             ) from error
+        wrong = ConfigError(
+            f"--transfer-host {host} with --transfer-protocol {protocol} cannot be used: "
+            "it must be an address of this machine, and rdma needs an RDMA device"
+        )
+        if not _is_local(host):
+            raise wrong
         self._engine = TransferEngine()
         if self._engine.initialize(host, "P2PHANDSHAKE", protocol, device) != 0:
-            raise ConfigError(
-                f"--transfer-host {host} with --transfer-protocol {protocol} cannot be used: "
-                "it must be an address of this machine, and rdma needs an RDMA device"
-            )
+            raise wrong
         self.session = f"{host}:{self._engine.get_rpc_port()}"
 
     def register(self, address: int, num_bytes: int) -> None:
@@ -58,6 +62,16 @@ class Transfer:
         )
         if status != 0:
             raise TransferError(f"writing {sum(lengths)} bytes to {session} failed ({status})")
+
+
+def _is_local(host: str) -> bool:
+    """Mooncake takes any address and then waits for ever for peers to reach it."""
+    try:
+        family = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, 0), family=family).close()
+    except OSError:
+        return False
+    return True
 
 
 def merge(blocks: Sequence[Block]) -> list[Block]:

@@ -51,7 +51,8 @@ class GuardedBackend:
     """A storage backend that never raises and never takes longer than a deadline.
 
     While it is not attached every call returns None at once. The first opening and every later one
-    happens on a thread of the guard's, so that a node starts, and goes on, without L3.
+    happens on a thread of the guard's, so that a node starts, and goes on, without L3. Without an
+    opener it stays detached.
 
     A call that misses its deadline goes on behind the caller's back and keeps its slots until it
     ends: the caller frees them as always, and must write nothing more into them before that.
@@ -59,20 +60,19 @@ class GuardedBackend:
 
     def __init__(
         self,
-        opener: BackendOpener,
+        opener: BackendOpener | None,
         pool: HostPool,
         *,
         name: str,
         namespace: bytes,
         config: GuardConfig | None = None,
     ) -> None:
-        self._opener = opener
         self._pool = pool
         self._name = name
         self._namespace = namespace
         self._config = config or GuardConfig()
         self._change = threading.Condition()
-        self._state: GuardState = "attaching"
+        self._state: GuardState = "attaching" if opener else "detached"
         self._last_error: str | None = None
         self._session: Session | None = None
         self._epoch: bytes | None = None
@@ -82,7 +82,11 @@ class GuardedBackend:
         self._retry_s = self._config.first_retry_s
         self._num_failures = 0
         self._counts = dict.fromkeys(("refused", "overloads", "stalls", "errors"), 0.0)
-        threading.Thread(target=self._keep, name="l3-keeper", daemon=True).start()
+        if opener is not None:
+            keeper = threading.Thread(
+                target=self._keep, args=(opener,), name="l3-keeper", daemon=True
+            )
+            keeper.start()
 
     @property
     def state(self) -> GuardState:
@@ -224,11 +228,11 @@ class GuardedBackend:
         with self._change:
             self._counts[name] += 1
 
-    def _keep(self) -> None:
+    def _keep(self, opener: BackendOpener) -> None:
         """The guard's thread: attach, and again after each opening of the breaker."""
         while self._state in ("attaching", "attached", "open"):
             if self._state != "attached":
-                self._attempt()
+                self._attempt(opener)
             with self._change:
                 is_quiet = self._state == "attached" and not self._change.wait(self._config.check_s)
             if is_quiet:
@@ -250,9 +254,9 @@ class GuardedBackend:
     def _learn_epoch(self, session: Session) -> None:
         self._epoch = read_epoch(session, self._config.deadline_s) or self._epoch
 
-    def _attempt(self) -> None:
+    def _attempt(self, opener: BackendOpener) -> None:
         try:
-            session = self._revive() or self._connect()
+            session = self._revive() or self._connect(opener)
         except Exception as error:
             with self._change:
                 if self._state != "draining":
@@ -287,13 +291,13 @@ class GuardedBackend:
             self._retire_tripped()
         return None
 
-    def _connect(self) -> Session:
+    def _connect(self, opener: BackendOpener) -> Session:
         with self._change:
             self._retired = [s for s in self._retired if not s.closed.is_set()]
             num_stuck = sum(session.num_calls for session in self._retired)
         if num_stuck > self._config.max_stuck_calls:
             raise StorageUnavailable(f"{num_stuck} calls of earlier connections still hang")
-        session = Session(self._opener(), self._pool, self._config.num_threads)
+        session = Session(opener(), self._pool, self._config.num_threads)
         try:
             if not session.is_sound(self._config.deadline_s):
                 raise StorageUnavailable("opened, but does not answer")

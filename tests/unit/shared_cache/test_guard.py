@@ -274,3 +274,9 @@ def test_a_dead_backend_is_noticed_without_a_call(valve: Valve, pool: HostPool) 
     assert guard.last_error == "gone"
     valve.error = None
     assert guard.close()
+
+
+def test_a_guard_without_a_backend_is_detached_and_refuses_all(pool: HostPool) -> None:
+    guard = GuardedBackend(None, pool, name="none", namespace=b"n" * 32)
+    assert guard.state == "detached" and guard.exists(KEYS) is None and guard.epoch is None
+    assert guard.close()
