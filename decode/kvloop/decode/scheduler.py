@@ -182,7 +182,9 @@ class DecodeScheduler:
                 segment = Segment(owner.pages, owner.num_kv, 1, True)
                 batch.append((owner, [owner.last_token], segment))
         local = [o for o in self._active.values() if o.stage is Stage.LOCAL_PREFILL]
-        takes = plan_chunks(local, self._config.chunk_tokens, self._page_size)
+        takes = plan_chunks(
+            local, self._config.chunk_tokens, self._page_size, self._parts.enough_tokens
+        )
         for owner, take in zip(local, takes, strict=True):
             if take:
                 start, end = owner.num_done, owner.num_done + take

@@ -15,15 +15,19 @@ class Prompt(Protocol):
     def num_tokens(self) -> int: ...
 
 
-def plan_chunks(prompts: Sequence[Prompt], budget: int, page_size: int) -> list[int]:
+def plan_chunks(
+    prompts: Sequence[Prompt], budget: int, page_size: int, enough: int | None = None
+) -> list[int]:
     """Tokens that each prompt computes in the next step, oldest first, `budget` in all.
 
-    A chunk that does not end its prompt ends with a page.
+    A chunk that does not end its prompt ends with a page. No further prompt joins a step that has
+    `enough` tokens to keep the device busy: it would end no sooner, and the older ones later.
     """
-    takes = []
+    takes: list[int] = []
     for prompt in prompts:
+        room = budget - sum(takes)
         rest = prompt.num_tokens - prompt.num_done
-        take = rest if rest <= budget else budget // page_size * page_size
-        takes.append(take)
-        budget -= take
+        take = rest if rest <= room else room // page_size * page_size
+        is_enough = bool(takes) and sum(takes) >= (enough or budget)
+        takes.append(0 if is_enough else take)
     return takes

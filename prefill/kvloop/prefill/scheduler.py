@@ -134,7 +134,9 @@ class PrefillScheduler:
         self._admit()
         self._tell_progress()
         wanted = [job for job in self._running if not job.attempt.is_cancelled]
-        takes = plan_chunks(wanted, self._config.chunk_tokens, self._page_size)
+        takes = plan_chunks(
+            wanted, self._config.chunk_tokens, self._page_size, self._parts.enough_tokens
+        )
         chosen = [(job, take) for job, take in zip(wanted, takes, strict=True) if take]
         if not chosen:
             return False

@@ -18,6 +18,16 @@ def test_the_oldest_prompt_goes_first_and_a_cut_chunk_ends_with_a_page() -> None
     assert plan_chunks([Prompt(20), Prompt(100)], 64, 16) == [20, 32]
 
 
+def test_a_prompt_that_keeps_the_device_busy_is_computed_alone() -> None:
+    waiting = [Prompt(260), Prompt(260), Prompt(20)]
+    assert plan_chunks(waiting, 512, 16, enough=128) == [260, 0, 0]
+
+
+def test_short_prompts_share_a_step_until_it_has_enough() -> None:
+    waiting = [Prompt(60), Prompt(100), Prompt(20)]
+    assert plan_chunks(waiting, 512, 16, enough=128) == [60, 100, 0]
+
+
 prompts = st.lists(st.integers(1, 300).map(Prompt), min_size=1)
 
 
