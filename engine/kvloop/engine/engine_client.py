@@ -20,6 +20,7 @@ import zmq
 import zmq.asyncio
 
 from kvloop.engine.messages import (
+    STOP,
     Call,
     Cancel,
     CancelDone,
@@ -135,20 +136,23 @@ class EngineClient:
             await asyncio.sleep(0.2)
         return status
 
-    def stop_process(self) -> None:
-        """SIGTERM, then SIGKILL after the drain's deadline; returns when it has ended."""
-        if self.process is None:
-            return
-        until = time.monotonic() + _STOP_S
-        while self.process.poll() is None:
-            # Again each second: a library of the engine's may swallow one.
-            self.process.terminate() if time.monotonic() < until else self.process.kill()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(1)
+    async def stop_process(self) -> None:
+        """Ask it to end, and kill it after the drain's deadline; returns when it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            # Mooncake's libraries have SIGTERM handlers of their own, which may swallow it.
+            self.send(Call(0, STOP))
+            await asyncio.to_thread(self._end, self.process)
 
-    def stop(self) -> None:
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + _STOP_S
+        while process.poll() is None:
+            process.terminate() if time.monotonic() < until else process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+
+    async def stop(self) -> None:
         """End the process, and the link."""
-        self.stop_process()
+        await self.stop_process()
         self._context.destroy(linger=0)
         shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -115,7 +115,7 @@ class NodeFront:
             yield
         finally:
             self.is_stopping = True
-            await asyncio.to_thread(self.engine.stop)
+            await self.engine.stop()
             for task in list(self._tasks):
                 task.cancel()
             await self.http.close()

@@ -53,8 +53,11 @@ class CancelDone(msgspec.Struct, frozen=True, tag=True):
     quiet: bool
 
 
+STOP = "stop"
+
+
 class Call(msgspec.Struct, frozen=True, tag=True):
-    """Ask the engine something: `metrics`, `status`, `flush_cache`."""
+    """Ask the engine something: `metrics`, `status`, `flush_cache`; or to end (`STOP`)."""
 
     call: int
     name: str

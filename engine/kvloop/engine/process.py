@@ -16,6 +16,7 @@ import msgspec
 
 from kvloop.engine.link import EngineLink
 from kvloop.engine.messages import (
+    STOP,
     Call,
     Died,
     EngineStart,
@@ -91,7 +92,9 @@ def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) 
     transfer = Transfer(config.transfer_host, config.transfer_protocol, config.transfer_device)
     transfer.register(parts.kv.address, parts.kv.num_bytes)
     scheduler = make_scheduler(parts, transfer, link.send)
-    link.intercept = lambda message: _intercept(message, parts, scheduler, link)
+    link.intercept = lambda message: (
+        _stops(message, stop) or _intercept(message, parts, scheduler, link)
+    )
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     link.send(_hello(parts, transfer))
     _loop(parts, scheduler, link, stop)
@@ -112,6 +115,13 @@ def _loop(parts: NodeParts, scheduler: Scheduler, link: EngineLink, stop: thread
         if now - reported_at > _LOAD_EVERY_S and (load := scheduler.load()) != reported:
             link.send(LoadReport(load))
             reported_at, reported = now, load
+
+
+def _stops(message: ToEngine, stop: threading.Event) -> bool:
+    is_stop = isinstance(message, Call) and message.name == STOP
+    if is_stop:
+        stop.set()
+    return is_stop
 
 
 def _intercept(message: ToEngine, parts: NodeParts, scheduler: Scheduler, link: EngineLink) -> bool:

@@ -53,7 +53,7 @@ class PrefillFront(NodeFront):
             async with asyncio.timeout(_GRACE_S):
                 while self._events:
                     await asyncio.sleep(0.05)
-        await asyncio.to_thread(self.engine.stop_process)
+        await self.engine.stop_process()
         self.end_streams()
 
     async def _prefill(self, request: Request) -> Response:

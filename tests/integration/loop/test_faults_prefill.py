@@ -140,7 +140,7 @@ def test_a_client_that_goes_away_while_queued_leaves_nothing(loop: Loop) -> None
 def test_a_client_that_goes_away_while_tokens_come_frees_all(loop: Loop) -> None:
     with streamed(loop, 100, 3000) as request:
         assert request.getresponse().readline().startswith(b"data: ")
-        assert load(loop.decodes[0])["running"] == 1
+        wait_for("the load", lambda: load(loop.decodes[0])["running"] == 1)
     loop.wait_idle(10)
 
 
