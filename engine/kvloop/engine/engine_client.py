@@ -70,6 +70,7 @@ class EngineClient:
         self.process = subprocess.Popen(
             [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
+            start_new_session=True,
             env={**os.environ, **engine_environment(self._config.threads)},
         )
         start = EngineStart(self._config, self._endpoint, os.getpid())

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -37,6 +39,7 @@ _IDLE_S = 0.005
 _LOAD_EVERY_S = 0.1
 _DRAIN_S = 10.0
 _PR_SET_PDEATHSIG = 1
+_DECODE_NICE = 7
 
 
 class Scheduler(Protocol):
@@ -63,6 +66,9 @@ def run_engine(make_scheduler: MakeScheduler) -> None:
         format=f"%(asctime)s %(levelname)s {start.config.role}-engine %(message)s",
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if start.config.role == "decode":
+        # Where both roles share the cores a prompt goes before a token, as in one server's batch.
+        yield_cores(_DECODE_NICE)
     link = EngineLink(start.endpoint)
     try:
         _serve(start.config, link, make_scheduler)
@@ -83,6 +89,13 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def yield_cores(nice: int) -> None:
+    """Let others go first; the engine is its own session, and Linux may share cores by session."""
+    os.nice(nice)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) -> None:
