@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,9 +70,6 @@ def generate(reference: Any, prompt: Sequence[int], num_tokens: int) -> list[int
 
 
 def questions() -> list[str]:
-    """The first turns and follow-ups of the public two-turn questions, where they are at hand."""
-    shared = Path(__file__).parents[3] / "shared" / "data" / "mt_bench_questions.jsonl"
-    path = Path(os.environ.get("KVLOOP_QUESTIONS", shared))
-    if not path.exists():
-        path = Path(__file__).parents[1] / "data" / "mt_bench_excerpt.jsonl"
+    """First turns and follow-ups, as people ask them."""
+    path = Path(__file__).parents[1] / "data" / "mt_bench_excerpt.jsonl"
     return [turn for line in path.open() for turn in json.loads(line)["turns"]]
