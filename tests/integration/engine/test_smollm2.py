@@ -126,12 +126,14 @@ def test_tokenizer_and_chat_template_equal_those_that_transformers_reads(
     assert mine.decode(ids) == reference_tokenizer.decode(ids)
 
 
+@pytest.mark.slow
 def test_fp32_answers_equal_those_of_transformers_alone(loaded, prompts, answers):
     runs = Runs(loaded.model, num_pages=200, page_size=PAGE)
     for prompt, answer in zip(prompts, answers, strict=True):
         assert runs.greedy(prompt, STEPS) == answer, len(prompt)
 
 
+@pytest.mark.slow
 def test_fp32_answers_equal_those_of_transformers_batched_in_chunks(loaded, prompts, answers):
     runs = Runs(loaded.model, num_pages=400, page_size=PAGE)
     sequences = [
@@ -150,6 +152,7 @@ def test_fp32_answers_equal_those_of_transformers_batched_in_chunks(loaded, prom
         assert one.output == answer, len(prompt)
 
 
+@pytest.mark.slow
 def test_a_second_turn_on_the_first_turns_pages_answers_as_transformers(
     loaded, reference, prompts, answers
 ):
@@ -174,6 +177,7 @@ def bf16(cache: Path) -> LoadedModel:
     return load_engine_model("smollm2", "bfloat16", device="cpu", cache_dir=cache)
 
 
+@pytest.mark.slow
 def test_bf16_answers_differ_only_where_the_two_best_logits_are_within_rounding(
     bf16, gguf, prompts, capsys
 ):
