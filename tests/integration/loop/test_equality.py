@@ -14,7 +14,14 @@ pytestmark = pytest.mark.integration
 NUM_TOKENS = 64
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("llama", marks=pytest.mark.slow),
+        pytest.param("qwen2", marks=pytest.mark.slow),
+        "qwen3",
+    ],
+)
 def test_tiny_models_in_fp32_answer_as_transformers_does(
     kind: str, tiny_models: dict[str, str], prompts: list[list[int]], tmp_path: Path
 ) -> None:
@@ -28,13 +35,14 @@ def test_tiny_models_in_fp32_answer_as_transformers_does(
     assert generate(reference, first.prompt, NUM_TOKENS) == first.ids
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_real_model_in_fp32_answers_as_transformers_does(
-    prompts: list[list[int]], tmp_path: Path
+    every: int, prompts: list[list[int]], tmp_path: Path
 ) -> None:
     flags = ("--dtype", "float32", "--page-size", "16", "--max-total-tokens", "32768")
     with Cluster(tmp_path, "smollm2", *flags) as cluster:
-        ways = Loop(cluster).every_way(prompts)
+        ways = Loop(cluster).every_way(prompts[::-every])
     reference = load_reference("smollm2", torch.float32)
     check_exact(ways, reference)
     for answer in ways["off"][:3]:
