@@ -49,12 +49,29 @@ def restart_store(loop: Loop) -> None:
 
 
 def check_reuse(loop: Loop, first: Answer) -> None:
-    """All full pages of prompt and answer are read from L3, each from the node that filled it."""
-    wait_for("the drain", lambda: drained(*loop.nodes))
-    second = complete(loop.url, [*first.history, *prompt_of(5)], 8, cache="l3_only")
+    """All full pages of prompt and answer are read from L3, each from the node that filled it.
+
+    Where the machine is so busy that calls to L3 stall, their pages are lost, and written again.
+    """
     num_prompt = len(first.prompt) // PAGE * PAGE
     num_all = (len(first.history) - 1) // PAGE * PAGE
-    assert (second.by_prefill, second.by_decode) == (num_prompt, num_all - num_prompt)
+    for _ in range(3):
+        wait_for("the drain", lambda: drained(*loop.nodes))
+        second = complete(loop.url, [*first.history, *prompt_of(5)], 8, cache="l3_only")
+        found = (second.by_prefill, second.by_decode)
+        if found == (num_prompt, num_all - num_prompt) or not has_stalled(loop):
+            break
+        wait_state(loop, "attached")
+        complete(loop.url, first.prompt, ANSWER)
+    assert found == (num_prompt, num_all - num_prompt)
+
+
+def has_stalled(loop: Loop) -> bool:
+    headers = {"Authorization": f"Bearer {ADMIN}"}
+    found = [
+        fetch(f"{node.url}/hicache/storage-backend", headers=headers)[1] for node in loop.nodes
+    ]
+    return any(status["stats"][kind] for status in found for kind in ("stalls", "overloads"))
 
 
 def flush(node: Running) -> None:
