@@ -17,10 +17,15 @@ ANSWER = 80
 @pytest.fixture(scope="module")
 def loop(tiny_models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     with Cluster(tmp_path_factory.mktemp("store"), tiny_models["llama"]) as cluster:
-        cluster.mooncake(segment_gib="0.1")
+        wait_mounted(cluster.mooncake(segment_gib="0.1"))
         loop = start_loop(cluster)
         wait_state(loop, "attached")
         yield loop
+
+
+def wait_mounted(store: Running) -> None:
+    """A master without a segment takes no page."""
+    wait_for("the store's segment", lambda: "store ready" in store.log.read_text())
 
 
 def wait_state(loop: Loop, state: str) -> None:
@@ -44,7 +49,7 @@ def restart_store(loop: Loop) -> None:
     """The same store at the same port, after what is left of the old one is gone."""
     store = store_of(loop)
     store.kill()
-    loop.cluster.mooncake(store.port, segment_gib="0.1")
+    wait_mounted(loop.cluster.mooncake(store.port, segment_gib="0.1"))
     wait_state(loop, "attached")
 
 
@@ -57,7 +62,7 @@ def check_reuse(loop: Loop, first: Answer) -> None:
     num_all = (len(first.history) - 1) // PAGE * PAGE
     for _ in range(3):
         wait_for("the drain", lambda: drained(*loop.nodes))
-        second = complete(loop.url, [*first.history, *prompt_of(5)], 8, cache="l3_only")
+        second = complete(loop.url, [*first.history, 9], 8, cache="l3_only")
         found = (second.by_prefill, second.by_decode)
         if found == (num_prompt, num_all - num_prompt) or not has_stalled(loop):
             break
