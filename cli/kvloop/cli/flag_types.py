@@ -32,6 +32,14 @@ def positive_float(text: str) -> float:
     return value
 
 
+def not_negative_float(text: str) -> float:
+    """A finite number, 0 or above."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of 0 or above, got {text!r}")
+    return value
+
+
 def url(text: str) -> str:
     """An http(s) URL with a host; a trailing slash is dropped."""
     parts = urlsplit(text)

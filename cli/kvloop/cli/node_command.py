@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kvloop.cli import flag_types
+from kvloop.cli import cache_flags, flag_types
 from kvloop.cli.help_format import Subparsers, add_command
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kvloop.shared_cache.wire import Role
 
 ADMIN_KEY_VARIABLE = "KVLOOP_ADMIN_API_KEY"
+_REPEATED = ("router", "hicache_dynamic_modules")
 
 _PREFILL = """\
 Starts one prefill node: it looks a prompt up in the device, host and shared cache, computes
@@ -69,12 +70,12 @@ def _defaults() -> dict[str, Any]:
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    # First: flags take the defaults that are there when they are added. `router` is appended to.
-    parser.set_defaults(**{**_defaults(), "router": None})
+    # First: flags take the defaults that are there when they are added; some are appended to.
+    parser.set_defaults(**{**_defaults(), **dict.fromkeys(_REPEATED)})
     _add_model_flags(parser.add_argument_group("model"))
     _add_server_flags(parser.add_argument_group("server"))
     _add_engine_flags(parser.add_argument_group("engine"))
-    _add_cache_flags(parser.add_argument_group("cache"))
+    cache_flags.add_to(parser)
     _add_cluster_flags(parser.add_argument_group("cluster"))
 
 
@@ -117,23 +118,6 @@ def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
     flag("--threads", type=whole, metavar="N", help="CPU threads; unset: as many as cores")
 
 
-def _add_cache_flags(group: argparse._ArgumentGroup) -> None:
-    flag = group.add_argument
-    flag("--hicache-size", type=flag_types.positive_float, metavar="GB", help="host memory pool")
-    flag(
-        "--hicache-storage-backend",
-        choices=("mooncake", "file"),
-        help="the cache shared between nodes; unset: none",
-    )
-    flag(
-        "--hicache-storage-backend-extra-config",
-        type=flag_types.json_object,
-        metavar="JSON",
-        help='settings of that backend, such as {"master_server_address": "127.0.0.1:50051"}',
-    )
-    flag("--release-tag", metavar="TAG", help="pages are shared only between equal tags")
-
-
 def _add_cluster_flags(group: argparse._ArgumentGroup) -> None:
     flag = group.add_argument
     flag(
@@ -167,7 +151,7 @@ def node_config(args: argparse.Namespace, role: Role) -> NodeConfig:
     given = {
         name: getattr(args, name) for name in NodeConfig.__struct_fields__ if hasattr(args, name)
     }
-    given["router"] = tuple(args.router or ())
+    given |= {name: tuple(given[name] or ()) for name in _REPEATED}
     given["admin_api_key"] = args.admin_api_key or os.environ.get(ADMIN_KEY_VARIABLE) or None
     return NodeConfig(role=role, **{k: v for k, v in given.items() if k != "role"})
 

@@ -172,6 +172,8 @@ class HandOffs:
             generation=request.generation,
             cache_seed=request.cache_seed,
             cache=request.cache,
+            tenant=request.tenant,
+            priority=request.priority,
             first_page=hand_off.first_page,
             target=self._target(hand_off.pages),
             timeout_s=request.timeout_s,

@@ -8,15 +8,32 @@ from typing import Any, Literal
 import msgspec
 
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.hicache_names import (
+    Codec,
+    EvictionPolicy,
+    HostLayout,
+    PrefetchPolicy,
+    WritePolicy,
+)
 
 DType = Literal["auto", "bfloat16", "float32"]
+IOBackend = Literal["kernel", "direct"]
+_NOT_NEGATIVE = (
+    "hicache_prefetch_threshold",
+    "hicache_prefetch_timeout_base",
+    "hicache_prefetch_timeout_per_ki_token",
+)
 _POSITIVE = (
     "page_size",
     "max_total_tokens",
     "max_running_requests",
     "max_queued_requests",
     "chunked_prefill_size",
+    "hicache_ratio",
     "hicache_size",
+    "hicache_write_through_threshold",
+    "hicache_prefetch_cap_s",
+    "hicache_prefetch_share",
     "hand_off_stall_s",
     "reserve_timeout_s",
 )
@@ -43,10 +60,35 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens one prefill step computes at most."""
     context_length: int | None = None
     threads: int | None = None
-    hicache_size: float = 0.5
-    """GB of host memory for the pool between device and shared cache."""
+    hicache_ratio: float = 2.0
+    """Prefill: host pages (L2) for each device page, where `hicache_size` is not given."""
+    hicache_size: float | None = None
+    """GB of host memory (L2); unset: by ratio on prefill, half a GB of staging on decode."""
+    hicache_write_policy: WritePolicy = "write_through"
+    hicache_write_through_threshold: int = 2
+    """Uses of a page that make write_through_selective copy it."""
+    hicache_io_backend: IOBackend = "kernel"
+    hicache_mem_layout: HostLayout = "page_first_direct"
+    hicache_codec: Codec = "none"
     hicache_storage_backend: str | None = None
     hicache_storage_backend_extra_config: dict[str, Any] = {}
+    hicache_dynamic_modules: tuple[str, ...] = ()
+    """Modules that a `dynamic` backend may be loaded from; none: no `dynamic`."""
+    hicache_storage_prefetch_policy: PrefetchPolicy = "best_effort"
+    hicache_prefetch_threshold: int = 1
+    """Tokens: a shorter rest of a prompt is not looked for in L3."""
+    hicache_prefetch_timeout_base: float = 1.0
+    """Seconds that policy timeout waits at most, and for each 1,024 tokens in addition:"""
+    hicache_prefetch_timeout_per_ki_token: float = 0.25
+    hicache_prefetch_cap_s: float = 30.0
+    """Seconds that wait_complete waits at most."""
+    hicache_prefetch_share: float = 0.5
+    """Share of L2 that pages on their way from L3 may hold."""
+    hicache_tenant_quotas: dict[str, int] = {}
+    """Tenant to host pages (L2); `*`: every tenant that is not named."""
+    radix_eviction_policy: EvictionPolicy = "lru"
+    hicache_eviction_policy: EvictionPolicy | None = None
+    """Of L2; unset: as L1."""
     router: tuple[str, ...] = ()
     advertise_url: str | None = None
     transfer_host: str = "127.0.0.1"
@@ -66,9 +108,22 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                flag = name.replace("_", "-")
-                raise ConfigError(f"--{flag} must be above 0, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"--{_flag(name)} must be above 0, got {value}")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--{_flag(name)} must not be below 0, got {getattr(self, name)}")
+        if self.hicache_prefetch_share > 1:
+            raise ConfigError(
+                "--hicache-prefetch-share is a share of L2: above 0 and at most 1, "
+                f"got {self.hicache_prefetch_share}"
+            )
+        for tenant, pages in self.hicache_tenant_quotas.items():
+            if pages < 0:
+                raise ConfigError(
+                    f"--hicache-tenant-quotas: {tenant!r} must have 0 pages or more, got {pages}"
+                )
         if self.page_size & (self.page_size - 1):
             raise ConfigError(f"--page-size must be a power of two, got {self.page_size}")
         if self.max_total_tokens < 2 * self.page_size:
@@ -94,6 +149,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     def node_secret(self) -> str | None:
         """The secret that nodes share, from its file; None where none is set."""
         return read_secret(self.node_secret_file)
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def read_secret(path: str | None) -> str | None:

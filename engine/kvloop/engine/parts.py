@@ -21,6 +21,9 @@ from kvloop.shared_cache.namespace import NamespaceSpec
 from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.page_store import PageStore
 
+_DECODE_GB = 0.5
+"""Host memory that decode stages its pages in, where no flag says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -141,7 +144,9 @@ def _guard(config: NodeConfig, pool: HostPool, namespace: bytes) -> GuardedBacke
 
 
 def _num_slots(config: NodeConfig, shape: PageShape) -> int:
-    slots = int(config.hicache_size * 1e9) // shape.slot_bytes
+    if config.hicache_size is None and config.role == "prefill":
+        return max(int(config.hicache_ratio * config.num_pages), 1)
+    slots = int((config.hicache_size or _DECODE_GB) * 1e9) // shape.slot_bytes
     if slots < 1:
         raise ConfigError(
             f"--hicache-size {config.hicache_size} GB holds no page of {shape.slot_bytes} bytes"
@@ -155,5 +160,6 @@ def _namespace(config: NodeConfig, loaded: LoadedModel) -> bytes:
         weights_fingerprint=loaded.fingerprint,
         kv_dtype=str(loaded.dtype).removeprefix("torch."),
         page_size=config.page_size,
+        codec=config.hicache_codec,
         release_tag=config.release_tag,
     ).digest()

@@ -102,6 +102,10 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     cache_seed: str | None = None
     """Hex of keys.cache_seed(tenant, salt); None where both are unset."""
     cache: CacheMode = "on"
+    tenant: str = ""
+    """Whose quota the pages count on; empty where no API keys are configured."""
+    priority: int = 0
+    """Pages of a higher one stay longer, where the eviction policy is `priority`."""
     prefills: tuple[PrefillCandidate, ...] = ()
     timeout_s: float = 600.0
 
@@ -193,6 +197,8 @@ class PrefillRequest(Struct, frozen=True, kw_only=True):
     generation: str = ""
     cache_seed: str | None = None
     cache: CacheMode = "on"
+    tenant: str = ""
+    priority: int = 0
     first_page: int = 0
     """Pages before this one are held by decode."""
     target: KVTarget

@@ -1,0 +1,9 @@
+"""The names of HiCache's policies, layouts and codecs, as flags and messages spell them."""
+
+from typing import Literal
+
+WritePolicy = Literal["write_through", "write_through_selective", "write_back"]
+PrefetchPolicy = Literal["best_effort", "wait_complete", "timeout"]
+EvictionPolicy = Literal["lru", "lfu", "slru", "priority"]
+HostLayout = Literal["layer_first", "page_first", "page_first_direct"]
+Codec = Literal["none", "int8", "fp8"]
