@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvloop.shared_cache.hicache_names import EvictionPolicy
 from kvloop.shared_cache.page_allocator import PageAllocator
 from kvloop.shared_cache.tree import RadixTree
+from kvloop.shared_cache.tree_node import Tier
 
 
 class DeviceCache:
     """L1: pages are free, held by a request, or cached in the tree (locked while read)."""
 
-    def __init__(self, num_pages: int) -> None:
+    def __init__(self, num_pages: int, policy: EvictionPolicy = "lru") -> None:
         self._allocator = PageAllocator(num_pages)
-        self._tree = RadixTree()
+        self._tree = RadixTree(policy)
         self.num_pages = num_pages
 
     @property
@@ -24,7 +26,7 @@ class DeviceCache:
     @property
     def num_cached(self) -> int:
         """Pages that the tree holds."""
-        return self._tree.num_pages
+        return self._tree.num_pages()
 
     def reserve(self, count: int, after: int | None = None) -> list[int] | None:
         """`count` pages or none at all, evicting cached prefixes as needed.
@@ -36,7 +38,7 @@ class DeviceCache:
             return None
         missing = count - self._allocator.num_free
         if missing > 0:
-            self._allocator.free(self._tree.evict(missing))
+            self._allocator.free(self._tree.evict(Tier.DEVICE, missing))
         return self._allocator.alloc(count, after)
 
     def free(self, pages: Sequence[int]) -> None:
@@ -45,7 +47,7 @@ class DeviceCache:
 
     def match(self, keys: Sequence[bytes]) -> list[int]:
         """Pages of the longest cached run of `keys`; not locked."""
-        return self._tree.match(keys)
+        return self._tree.match(keys).device
 
     def lock(self, keys: Sequence[bytes]) -> None:
         """Keep a cached run from eviction until `unlock` of the same keys."""
@@ -56,10 +58,10 @@ class DeviceCache:
 
     def insert(self, keys: Sequence[bytes], pages: Sequence[int]) -> list[int]:
         """Cache a run from its first key on; returns pages not taken, still the caller's."""
-        return self._tree.insert(keys, pages)
+        return self._tree.insert(Tier.DEVICE, keys, pages)
 
     def flush(self) -> tuple[int, int]:
         """Drop all that is not in use; returns pages freed and pages that stayed."""
-        freed = self._tree.clear_unlocked()
+        freed = self._tree.evict(Tier.DEVICE, self._tree.num_pages())
         self._allocator.free(freed)
-        return len(freed), self._tree.num_pages
+        return len(freed), self._tree.num_pages()

@@ -1,154 +1,372 @@
-"""The radix tree of one tier: which page holds which key, who uses it, and what may go first."""
+"""The radix tree over L1, L2 and L3: where each page lies, who uses it, and what may go first."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from kvloop.shared_cache.eviction import Rank, rank_of
+from kvloop.shared_cache.hicache_names import EvictionPolicy
+from kvloop.shared_cache.keys import KEY_BYTES
+from kvloop.shared_cache.tree_node import ABSENT, TIERS, Node, Tier
+
+Spill = Callable[[Node, list[int]], None]
+"""Told of pages (indices in the node) that are about to leave; may put them into another tier."""
+_Queue = list[tuple[Rank, int, Node]]
 
 
-class _Node:
-    """One page of the tree."""
+class Match(NamedTuple):
+    """The leading run of a prompt: pages on the device, then slots of pages on the host."""
 
-    __slots__ = (
-        "is_alive",
-        "is_queued",
-        "key",
-        "last_used",
-        "num_children",
-        "page",
-        "parent",
-        "refs",
-    )
+    device: list[int]
+    host: list[int]
 
-    def __init__(self, key: bytes, parent: _Node | None, page: int, last_used: int) -> None:
-        self.key = key
-        self.parent = parent
-        self.page = page
-        self.last_used = last_used
-        self.refs = 0
-        self.num_children = 0
-        self.is_alive = True
-        self.is_queued = False  # has an entry in the eviction queue
 
-    @property
-    def can_go(self) -> bool:
-        return self.is_alive and not self.refs and not self.num_children
+class Step(NamedTuple):
+    """A node on a path: its first `num` pages are the path's from page `first` on."""
+
+    node: Node
+    first: int
+    num: int
 
 
 class RadixTree:
-    """A prefix tree with one page on each node, found by its chained key; not thread-safe.
+    """A prefix tree of page keys, runs of pages on its nodes; not thread-safe.
 
-    A key names all pages before it, so a dict from key to node is a whole radix tree, and a page
-    is in it only together with all the pages before it. Runs are given by their keys from the
-    root on. The tree owns the pages it holds; nothing is evicted that is locked or has pages
-    behind it. Each operation costs time in the pages it is given or returns.
+    Runs are given by their keys from the root on. A page may be in any of the tiers; the tree owns
+    its device page and host slot, and keeps an entry while it is in one of them or known to be
+    stored. A page leaves a tier only when no page behind it is in that tier and, on the device,
+    when nobody locks it. Each operation costs time in the pages it is given or returns.
     """
 
-    def __init__(self) -> None:
-        self._nodes: dict[bytes, _Node] = {}
+    def __init__(
+        self,
+        device_policy: EvictionPolicy = "lru",
+        host_policy: EvictionPolicy | None = None,
+    ) -> None:
+        policies: list[EvictionPolicy] = [device_policy, host_policy or device_policy, "lru"]
+        self._ranks = [rank_of(policy) for policy in policies]
+        self._root = Node(None, b"")
         self._clock = 0
-        self._num_locked = 0
-        self._queue: list[tuple[int, int, _Node]] = []  # by last use, then age of the entry
         self._num_entries = 0
+        self._num_locked = 0
+        self._num_pages: Counter[tuple[Tier, str | None]] = Counter()
+        self._queues: dict[tuple[Tier, str | None], _Queue] = {(tier, None): [] for tier in TIERS}
 
-    @property
-    def num_pages(self) -> int:
-        """Pages the tree owns."""
-        return len(self._nodes)
+    # --- looking ------------------------------------------------------------------------------
+
+    def num_pages(self, tier: Tier = Tier.DEVICE, owner: str | None = None) -> int:
+        """Pages in a tier, of one owner or of all."""
+        return self._num_pages[tier, owner]
 
     @property
     def num_evictable(self) -> int:
-        """Pages that repeated `evict` could free now."""
-        return len(self._nodes) - self._num_locked  # locks cover whole runs from the root
+        """Device pages that repeated `evict` could free now: locks cover whole runs."""
+        return self.num_pages(Tier.DEVICE) - self._num_locked
 
-    def match(self, keys: Sequence[bytes]) -> list[int]:
-        """Return the pages of the longest run of `keys` that the tree holds, and mark them used."""
+    def run(self, tier: Tier, keys: Sequence[bytes], first: int = 0) -> list[int]:
+        """Values of the pages from `first` on, up to the first that is not in the tier."""
+        return _run(self._path(b"".join(keys)), tier, first)
+
+    def find(self, keys: Sequence[bytes]) -> Match:
+        """As `match`, without a trace."""
+        return _match(self._path(b"".join(keys)))
+
+    def values(self, tier: Tier, keys: Sequence[bytes]) -> list[int]:
+        """One value for each key, ABSENT where the page is not in the tier."""
+        values: list[int] = []
+        for node, _, count in self._path(b"".join(keys)):
+            values += node.values[tier][:count]
+        return values + [ABSENT] * (len(keys) - len(values))
+
+    def uses(self, keys: Sequence[bytes]) -> list[int]:
+        """How many requests used each page, as far as the tree knows the run."""
+        uses: list[int] = []
+        for node, _, count in self._path(b"".join(keys)):
+            uses += [node.hits] * count
+        return uses
+
+    def paths(self, tier: Tier) -> Iterator[tuple[list[bytes], list[int]]]:
+        """Each node with pages in the tier: its run from the root, and its own part's values.
+
+        Parents first. The tree must not change between the first and the last.
+        """
+        stack = [(child, b"") for child in self._root.children.values()]
+        while stack:
+            node, before = stack.pop()
+            blob = before + node.keys
+            if node.num[tier]:
+                keys = [blob[i : i + KEY_BYTES] for i in range(0, len(blob), KEY_BYTES)]
+                yield keys, list(node.values[tier])
+            stack += [(child, blob) for child in node.children.values() if child.holds(tier)]
+
+    # --- using --------------------------------------------------------------------------------
+
+    def match(self, keys: Sequence[bytes], priority: int = 0) -> Match:
+        """Find a prompt's leading run, and note one use of all its pages that the tree knows."""
         self._clock += 1
-        pages = []
-        for key in keys:
-            node = self._nodes.get(key)
-            if node is None:
-                break
-            node.last_used = self._clock
-            pages.append(node.page)
-        return pages
+        steps = self._split_path(keys)
+        for node, _, _ in steps:
+            node.hits += 1
+            self._touch(node, priority)
+        return _match(steps)
 
     def lock(self, keys: Sequence[bytes]) -> None:
-        """Keep this run, which the tree must hold, until as many `unlock` calls."""
-        for key in keys:
-            node = self._nodes[key]
-            self._num_locked += not node.refs
+        """Keep this run's device pages, which the tree must hold, until as many `unlock` calls."""
+        steps = self._split_path(keys)
+        assert sum(step.num for step in steps) == len(keys), "locked a run that is not there"
+        for node, _, _ in steps:
+            if not node.refs:
+                self._num_locked += node.num[Tier.DEVICE]
             node.refs += 1
 
     def unlock(self, keys: Sequence[bytes]) -> None:
         """Undo one `lock` of the same run."""
-        for key in keys:
-            node = self._nodes[key]
-            assert node.refs > 0, "unlock without lock"
+        for node, _, count in self._path(b"".join(keys)):
+            assert node.refs > 0 and count == len(node), "unlock without lock"
             node.refs -= 1
-            self._num_locked -= not node.refs
-            self._enqueue(node)
+            if not node.refs:
+                self._num_locked -= node.num[Tier.DEVICE]
+                self._enqueue(node, Tier.DEVICE)
 
-    def insert(self, keys: Sequence[bytes], pages: Sequence[int]) -> list[int]:
-        """Take over the run's pages; return those not taken, which stay the caller's.
+    def insert(
+        self,
+        tier: Tier,
+        keys: Sequence[bytes],
+        values: Sequence[int],
+        *,
+        owner: str = "",
+        priority: int = 0,
+    ) -> list[int]:
+        """Put the last `len(values)` pages of a run into a tier; return the values not taken.
 
-        A key that is present keeps its page, and the one offered for it is returned unless it is
-        that very page.
+        A page that is there keeps its value, and the one offered for it is returned unless it is
+        that very value: it stays the caller's. A page that is new counts one use.
         """
-        assert len(keys) == len(pages)
+        assert len(values) <= len(keys)
+        if not values:
+            return []
         self._clock += 1
-        parent: _Node | None = None
+        first = len(keys) - len(values)
         left_over = []
-        for key, page in zip(keys, pages, strict=True):
-            node = self._nodes.get(key)
-            if node is None:
-                node = self._add(key, parent, page)
-            elif node.page != page:
-                left_over.append(page)
-            assert node.parent is parent, "keys are not a run from the root"
-            node.last_used = self._clock
-            parent = node
-        if parent is not None:
-            self._enqueue(parent)
+        for node, start, count in self._grown_path(keys, owner):
+            self._touch(node, priority)
+            skip = max(first - start, 0)
+            offered = values[start + skip - first : max(start + count - first, 0)]
+            left_over += self._fill(node, tier, skip, offered)
         return left_over
 
-    def evict(self, n: int) -> list[int]:
-        """Drop up to `n` pages, least recently used first and leaves before their parents.
+    def assign(self, tier: Tier, keys: Sequence[bytes], value: int, first: int = 0) -> None:
+        """Set (or, with ABSENT, take away) the value of the pages from `first` on, where known."""
+        for node, start, count in self._path(b"".join(keys)):
+            for index in range(max(first - start, 0), count):
+                self._set(node, tier, index, value)
+            if value == ABSENT:
+                self._prune(node)
 
-        Returns them; they are the caller's then.
+    def put(self, node: Node, tier: Tier, index: int, value: int) -> None:
+        """Set one page's value in a tier where it is absent; for `Spill`."""
+        assert node.values[tier][index] == ABSENT
+        self._set(node, tier, index, value)
+
+    # --- leaving ------------------------------------------------------------------------------
+
+    def evict(
+        self, tier: Tier, n: int, owner: str | None = None, spill: Spill | None = None
+    ) -> list[int]:
+        """Take up to `n` pages out of a tier, lowest rank first and leaves before their parents.
+
+        Returns their values: they are the caller's then. With `owner` only his pages go.
         """
-        pages: list[int] = []
-        while len(pages) < n and self._queue:
-            stamp, _, node = heapq.heappop(self._queue)
-            node.is_queued = False
-            if node.can_go and stamp == node.last_used:
-                pages.append(self._remove(node))
-            else:
-                self._enqueue(node)
-        return pages
+        queue = self._queue(tier, owner)
+        gone: list[int] = []
+        while len(gone) < n and queue:
+            rank, _, node = heapq.heappop(queue)
+            node.queued[_flag(tier, owner)] = False
+            if not self._can_go(node, tier):
+                continue
+            if rank == self._ranks[tier](node):
+                gone += self._leave(node, tier, n - len(gone), spill)
+            self._enqueue(node, tier)
+        return gone
 
-    def clear_unlocked(self) -> list[int]:
-        """Drop every page that nobody locks, and return them."""
-        return self.evict(len(self._nodes))
+    def forget_stored(self) -> None:
+        """Nothing is known to be in L3 any more."""
+        for node in reversed(self._nodes()):
+            node.clear(Tier.STORAGE)
+            self._prune(node)
+        for count in [count for count in self._num_pages if count[0] is Tier.STORAGE]:
+            del self._num_pages[count]
 
-    def _add(self, key: bytes, parent: _Node | None, page: int) -> _Node:
-        node = _Node(key, parent, page, self._clock)
-        self._nodes[key] = node
-        if parent is not None:
-            parent.num_children += 1
-        return node
+    # --- paths --------------------------------------------------------------------------------
 
-    def _remove(self, node: _Node) -> int:
-        del self._nodes[node.key]
-        node.is_alive = False
-        if node.parent is not None:
-            node.parent.num_children -= 1
-            self._enqueue(node.parent)
-        return node.page
+    def _path(self, blob: bytes) -> list[Step]:
+        """The nodes that hold a run's pages, as far as the tree knows it."""
+        steps, node, at, num = list[Step](), self._root, 0, len(blob) // KEY_BYTES
+        while at < num:
+            child = node.children.get(blob[at * KEY_BYTES : (at + 1) * KEY_BYTES])
+            if child is None:
+                break
+            same = child.shared(blob, at)
+            steps.append(Step(child, at, same))
+            at += same
+            if same < len(child):
+                break
+            node = child
+        return steps
 
-    def _enqueue(self, node: _Node) -> None:
+    def _split_path(self, keys: Sequence[bytes]) -> list[Step]:
+        """The same, the last node split where the run ends or leaves it."""
+        steps = self._path(b"".join(keys))
+        if steps and steps[-1].num < len(steps[-1].node):
+            node, first, count = steps[-1]
+            steps[-1] = Step(self._split(node, count), first, count)
+        return steps
+
+    def _grown_path(self, keys: Sequence[bytes], owner: str) -> list[Step]:
+        """The same, a new node added for the pages that the tree does not know."""
+        steps = self._split_path(keys)
+        known = sum(step.num for step in steps)
+        if known < len(keys):
+            parent = steps[-1].node if steps else self._root
+            node = Node(parent, b"".join(keys[known:]), owner)
+            node.hits = 1
+            parent.children[keys[known]] = node
+            steps.append(Step(node, known, len(keys) - known))
+        return steps
+
+    def _split(self, node: Node, at: int) -> Node:
+        upper = node.split(at)
+        for tier in TIERS:
+            self._enqueue(upper, tier)
+        return upper
+
+    def _nodes(self) -> list[Node]:
+        """All nodes, parents first."""
+        nodes = list(self._root.children.values())
+        for node in nodes:
+            nodes += node.children.values()
+        return nodes
+
+    # --- nodes --------------------------------------------------------------------------------
+
+    def _touch(self, node: Node, priority: int) -> None:
+        node.last_used = self._clock
+        node.priority = max(node.priority, priority)
+
+    def _fill(self, node: Node, tier: Tier, first: int, offered: Sequence[int]) -> list[int]:
+        values = node.values[tier]
+        if not node.num[tier] and len(offered):  # at once: by far the most common case
+            values[first : first + len(offered)] = array(values.typecode, offered)
+            node.num[tier], node.ends[tier] = len(offered), first + len(offered)
+            self._count(node, tier, len(offered))
+            self._appeared(node, tier)
+            return []
+        left_over = []
+        for index, value in enumerate(offered, first):
+            if values[index] == ABSENT:
+                self._set(node, tier, index, value)
+            elif values[index] != value:
+                left_over.append(value)
+        return left_over
+
+    def _set(self, node: Node, tier: Tier, index: int, value: int) -> None:
+        """Any change of one page in one tier, with all that follows for the tree."""
+        before = node.num[tier]
+        node.put(tier, index, value)
+        self._count(node, tier, node.num[tier] - before)
+        if node.num[tier] > before == 0:
+            self._appeared(node, tier)
+        elif node.num[tier] == 0 < before:
+            self._vanished(node, tier)
+
+    def _count(self, node: Node, tier: Tier, change: int) -> None:
+        self._num_pages[tier, None] += change
+        self._num_pages[tier, node.owner] += change
+        if tier is Tier.DEVICE and node.refs:
+            self._num_locked += change
+
+    def _appeared(self, node: Node, tier: Tier) -> None:
+        """A node without pages in the tier has some now."""
+        self._enqueue(node, tier)
+        is_known = bool(node.below[tier])
+        while not is_known and node.parent is not None:
+            node = node.parent
+            is_known = node.holds(tier)
+            node.below[tier] += 1
+
+    def _vanished(self, node: Node, tier: Tier) -> None:
+        """A node has no pages in the tier any more."""
+        while not node.holds(tier) and node.parent is not None:
+            node = node.parent
+            node.below[tier] -= 1
+        self._enqueue(node, tier)
+
+    def _leave(self, node: Node, tier: Tier, n: int, spill: Spill | None) -> list[int]:
+        indices = node.tail(tier, n)
+        if spill is not None:
+            spill(node, indices)
+        gone = [node.values[tier][index] for index in indices]
+        for index in indices:
+            self._set(node, tier, index, ABSENT)
+        self._prune(node)
+        return gone
+
+    def _prune(self, node: Node) -> None:
+        """Forget pages at the tree's ends that are in no tier."""
+        while node.parent is not None and node.is_alive and not node.children:
+            key = node.first_key
+            node.truncate(max(node.ends))
+            if len(node):
+                return
+            assert not node.refs, "a locked run lost its pages"
+            node.is_alive = False
+            del node.parent.children[key]
+            node = node.parent
+
+    def _can_go(self, node: Node, tier: Tier) -> bool:
+        is_locked = tier is Tier.DEVICE and node.refs
+        return node.is_alive and bool(node.num[tier]) and not (node.below[tier] or is_locked)
+
+    def _queue(self, tier: Tier, owner: str | None) -> _Queue:
+        """An owner's queue is begun when it is first asked for."""
+        if (tier, owner) not in self._queues:
+            self._queues[tier, owner] = []
+            for node in self._nodes():
+                if node.owner == owner:
+                    self._enqueue(node, tier)
+        return self._queues[tier, owner]
+
+    def _enqueue(self, node: Node, tier: Tier) -> None:
         """Queue a node that may go; a later use is noticed when its entry comes up."""
-        if node.can_go and not node.is_queued:
-            self._num_entries += 1
-            heapq.heappush(self._queue, (node.last_used, self._num_entries, node))
-            node.is_queued = True
+        if not self._can_go(node, tier):
+            return
+        for owner in (None, node.owner):
+            flag = _flag(tier, owner)
+            if not node.queued[flag] and (tier, owner) in self._queues:
+                self._num_entries += 1
+                entry = (self._ranks[tier](node), self._num_entries, node)
+                heapq.heappush(self._queues[tier, owner], entry)
+                node.queued[flag] = True
+
+
+def _flag(tier: Tier, owner: str | None) -> int:
+    return tier if owner is None else len(TIERS) + tier
+
+
+def _match(steps: Sequence[Step]) -> Match:
+    device = _run(steps, Tier.DEVICE, 0)
+    return Match(device, _run(steps, Tier.HOST, len(device)))
+
+
+def _run(steps: Sequence[Step], tier: Tier, first: int) -> list[int]:
+    found: list[int] = []
+    for node, start, count in steps:
+        part = node.values[tier][max(first - start, 0) : count]
+        if len(part) and ABSENT in part:
+            return found + list(part[: part.index(ABSENT)])
+        found += part
+    return found
