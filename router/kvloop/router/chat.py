@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kvloop.router.answers import Answer
-from kvloop.router.body import read_body
-from kvloop.router.context import RequestContext, cache_mode, context_of
+from kvloop.router.context import RequestContext, serve
 from kvloop.router.errors import BadRequest
 from kvloop.router.jobs import Job
 from kvloop.router.logprobs import chat_logprobs
@@ -23,21 +22,18 @@ from kvloop.router.openai_types import ChatRequest
 from kvloop.router.prompt_list import check_ids
 from kvloop.router.prompts import chat_prompt
 from kvloop.router.replies import json_reply, usage_wanted
-from kvloop.router.sampling import build_sampling, fit_max_tokens, stop_strings
+from kvloop.router.sampling import build_sampling, fit_max_tokens
 from kvloop.router.service import Service
-from kvloop.router.streams import DONE, EventStream, sse, unless_gone
+from kvloop.router.streams import DONE, EventStream, sse
 from kvloop.router.tokenizer import Message
 from kvloop.router.usage import usage_of
-from kvloop.router.validation import check_extra, check_stream_options, parse
+from kvloop.router.validation import check_extra, check_stream_options
 from kvloop.shared_cache.wire import TokenLogprob
 
 
 async def chat_completions(service: Service, request: Request) -> Response:
     """Serve one chat; raises ApiError."""
-    context = context_of(service, request)
-    raw = await read_body(request, service.config.max_body_bytes)
-    body = parse(ChatRequest, raw)
-    return await unless_gone(request, _serve(service, context, body))
+    return await serve(service, request, ChatRequest, _serve)
 
 
 async def _serve(service: Service, context: RequestContext, body: ChatRequest) -> Response:
@@ -94,9 +90,8 @@ async def _job(
         request_id,
         prompt,
         sampling,
-        salt=body.cache_salt,
-        cache=cache_mode(body.kvloop),
-        stops=stop_strings(body.stop),
+        body,
+        stop=body.stop,
         skip_special_tokens=body.skip_special_tokens,
     )
 

@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kvloop.router.answers import Answer
-from kvloop.router.body import read_body
-from kvloop.router.context import RequestContext, cache_mode, context_of
+from kvloop.router.context import RequestContext, serve
 from kvloop.router.jobs import Job
 from kvloop.router.logprobs import completion_logprobs
 from kvloop.router.merging import collect, merged
@@ -21,11 +20,11 @@ from kvloop.router.openai_types import CompletionRequest
 from kvloop.router.prompt_list import Prompt, check_ids, prompt_list
 from kvloop.router.prompts import text_prompts
 from kvloop.router.replies import json_reply, usage_wanted
-from kvloop.router.sampling import build_sampling, fit_max_tokens, stop_strings
+from kvloop.router.sampling import build_sampling, fit_max_tokens
 from kvloop.router.service import Service
-from kvloop.router.streams import DONE, EventStream, sse, unless_gone
+from kvloop.router.streams import DONE, EventStream, sse
 from kvloop.router.usage import usage_of
-from kvloop.router.validation import check_extra, check_stream_options, parse
+from kvloop.router.validation import check_extra, check_stream_options
 from kvloop.shared_cache.wire import TokenLogprob
 
 _DEFAULT_MAX_TOKENS = 16
@@ -33,10 +32,7 @@ _DEFAULT_MAX_TOKENS = 16
 
 async def completions(service: Service, request: Request) -> Response:
     """Serve one or several prompts; raises ApiError."""
-    context = context_of(service, request)
-    raw = await read_body(request, service.config.max_body_bytes)
-    body = parse(CompletionRequest, raw)
-    return await unless_gone(request, _serve(service, context, body))
+    return await serve(service, request, CompletionRequest, _serve)
 
 
 async def _serve(service: Service, context: RequestContext, body: CompletionRequest) -> Response:
@@ -80,9 +76,8 @@ async def _jobs(
             request_id,
             prompt,
             sampling,
-            salt=body.cache_salt,
-            cache=cache_mode(body.kvloop),
-            stops=stop_strings(body.stop),
+            body,
+            stop=body.stop,
             skip_special_tokens=body.skip_special_tokens,
         )
         jobs.append(job)

@@ -114,6 +114,8 @@ def _request(
         generation=decode.generation,
         cache_seed=job.seed.hex() if job.seed is not None else None,
         cache=job.cache,
+        tenant=job.tenant,
+        priority=job.priority,
         prefills=prefills,
         timeout_s=max(0.0, job.deadline - asyncio.get_running_loop().time()),
     )

@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kvloop.router.answers import Answer, End
-from kvloop.router.body import read_body
-from kvloop.router.context import RequestContext, cache_mode, context_of
+from kvloop.router.context import RequestContext, serve
 from kvloop.router.errors import BadRequest
 from kvloop.router.jobs import Job
 from kvloop.router.logprobs import sglang_logprobs
@@ -21,13 +20,13 @@ from kvloop.router.merging import Collected, collect, merged
 from kvloop.router.prompt_list import Prompt, check_ids, prompt_list
 from kvloop.router.prompts import text_prompts
 from kvloop.router.replies import json_reply
-from kvloop.router.sampling import build_sampling, fit_max_tokens, stop_strings
+from kvloop.router.sampling import build_sampling, fit_max_tokens
 from kvloop.router.scope import check_request_id
 from kvloop.router.service import Service
 from kvloop.router.sglang_types import GenerateBody, SamplingParams
-from kvloop.router.streams import DONE, EventStream, sse, unless_gone
+from kvloop.router.streams import DONE, EventStream, sse
 from kvloop.router.usage import cached_tokens, completion_tokens, kvloop_of
-from kvloop.router.validation import check_extra, parse
+from kvloop.router.validation import check_extra
 from kvloop.shared_cache.wire import TokenLogprob
 
 _DEFAULT_MAX_NEW_TOKENS = 128
@@ -63,10 +62,7 @@ _SAMPLING_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 async def generate(service: Service, request: Request) -> Response:
     """Serve one or several prompts; raises ApiError."""
-    context = context_of(service, request)
-    raw = await read_body(request, service.config.max_body_bytes)
-    body = parse(GenerateBody, raw)
-    return await unless_gone(request, _serve(service, context, body))
+    return await serve(service, request, GenerateBody, _serve)
 
 
 async def _serve(service: Service, context: RequestContext, body: GenerateBody) -> Response:
@@ -131,9 +127,8 @@ async def _jobs(
             request_id,
             prompt,
             sampling,
-            salt=body.cache_salt,
-            cache=cache_mode(body.kvloop),
-            stops=stop_strings(params.stop),
+            body,
+            stop=params.stop,
             skip_special_tokens=params.skip_special_tokens,
             keep_stop=bool(params.no_stop_trim),
         )

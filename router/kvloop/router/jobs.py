@@ -19,6 +19,9 @@ class Job:
     sampling: Sampling
     seed: bytes | None
     """Starts the chain of page keys: the tenant's and the salt's."""
+    tenant: str
+    """Whose quota its pages count on; empty where no API keys are configured."""
+    priority: int
     cache: CacheMode
     stops: tuple[str, ...]
     skip_special_tokens: bool

@@ -31,7 +31,17 @@ class CacheOptions(Body):
     cache: CacheMode = "on"
 
 
-class SamplingFields(Body):
+class ServedFields(Body):
+    """What every endpoint that generates takes: how to answer, and what the cache does."""
+
+    stream: bool | None = None
+    cache_salt: Annotated[str, Field(max_length=1024)] | None = None
+    priority: Annotated[int, Field(ge=-100, le=100)] | None = None
+    """SGLang's meaning: pages of a higher one stay longer; None is 0."""
+    kvloop: CacheOptions | None = None
+
+
+class SamplingFields(ServedFields):
     """What chat and text completions share."""
 
     model: str | None = None
@@ -48,10 +58,7 @@ class SamplingFields(Body):
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    cache_salt: Annotated[str, Field(max_length=1024)] | None = None
-    kvloop: CacheOptions | None = None
     return_token_ids: bool | None = None
     skip_special_tokens: bool | None = None
 

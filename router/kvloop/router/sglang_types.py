@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from kvloop.router.openai_types import Body, CacheOptions, StopList, StopText, TokenId
+from kvloop.router.openai_types import Body, ServedFields, StopList, StopText, TokenId
 
 
 class SamplingParams(Body):
@@ -28,7 +28,7 @@ class SamplingParams(Body):
     no_stop_trim: bool | None = None
 
 
-class GenerateBody(Body):
+class GenerateBody(ServedFields):
     """POST /generate; exactly one of text and input_ids."""
 
     text: Any = None
@@ -36,8 +36,5 @@ class GenerateBody(Body):
     """Both checked by `prompt_list`."""
     sampling_params: SamplingParams | None = None
     rid: str | None = None
-    stream: bool | None = None
     return_logprob: bool | None = None
     top_logprobs_num: Annotated[int, Field(ge=0, le=20)] | None = None
-    cache_salt: Annotated[str, Field(max_length=1024)] | None = None
-    kvloop: CacheOptions | None = None

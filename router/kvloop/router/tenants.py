@@ -10,6 +10,9 @@ from pathlib import Path
 from kvloop.router.errors import ApiError
 from kvloop.shared_cache.errors import ConfigError
 
+EVERYBODY_ELSE = "*"
+"""No tenant's name: in `--hicache-tenant-quotas` it stands for all that are not named."""
+
 
 class Tenants:
     """Looks keys up by their digest, so that time tells nothing about a key."""
@@ -45,6 +48,11 @@ def read_tenants(path: str | None) -> Tenants:
     keys = _parse_json(path, text) if text.lstrip().startswith("{") else _parse_lines(path, text)
     if not keys:
         raise ConfigError(f"--api-keys: {path!r} holds no key; write one 'key tenant' a line")
+    if EVERYBODY_ELSE in keys.values():
+        raise ConfigError(
+            f"--api-keys: {path!r} names a tenant {EVERYBODY_ELSE!r}, which means every other one "
+            "where quotas are given; choose another name"
+        )
     return Tenants(keys)
 
 

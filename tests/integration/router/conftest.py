@@ -319,6 +319,27 @@ def house(shared_house: House, tokenizer: ChatTokenizer) -> House:
     return shared_house
 
 
+@pytest.fixture(scope="module")
+def shared_tenant_house(tokenizer_dir: Path, tmp_path_factory: Any) -> Iterator[House]:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text("key-a alpha\nkey-b beta\n")
+    nodes, routers = Nodes(), Routers(tokenizer_dir)
+    prefill, decode = nodes.start("prefill"), nodes.start("decode")
+    router = routers.start(prefill=(prefill.url,), decode=(decode.url,), api_keys=str(keys))
+    yield House(router, prefill, decode)
+    routers.close()
+    nodes.close()
+
+
+@pytest.fixture
+def tenant_house(shared_tenant_house: House) -> House:
+    """The same, asking for the key of one of two tenants, alpha and beta."""
+    shared_tenant_house.decode.reset()
+    shared_tenant_house.decode.answer = [28, 29, 30]
+    shared_tenant_house.router.wait_ready()
+    return shared_tenant_house
+
+
 async def die(node: Node, job: GenerateRequest, response: web.StreamResponse) -> None:
     """Begin to answer, then drop the connection without a word."""
     await node.start_answer(job, response)

@@ -61,5 +61,11 @@ def test_a_bad_key_file_is_refused(tmp_path: Path, text: str) -> None:
         read_tenants(str(tmp_path / "keys"))
 
 
+def test_no_tenant_may_have_the_name_that_means_all_others(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("k *\n")
+    with pytest.raises(ConfigError, match=r"--api-keys: .* names a tenant '\*'"):
+        read_tenants(str(tmp_path / "keys"))
+
+
 def test_without_a_key_file_there_is_no_tenant() -> None:
     assert read_tenants(None).tenant_of("Bearer whatever") is None
