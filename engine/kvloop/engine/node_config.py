@@ -120,9 +120,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"got {self.hicache_prefetch_share}"
             )
         for tenant, pages in self.hicache_tenant_quotas.items():
-            if pages < 0:
+            # bool is a kind of int
+            if type(pages) is not int or pages < 0:
                 raise ConfigError(
-                    f"--hicache-tenant-quotas: {tenant!r} must have 0 pages or more, got {pages}"
+                    f"--hicache-tenant-quotas: {tenant!r} must have a whole number of pages, "
+                    f"0 or above, got {pages!r}"
                 )
         if self.page_size & (self.page_size - 1):
             raise ConfigError(f"--page-size must be a power of two, got {self.page_size}")

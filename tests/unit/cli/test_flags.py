@@ -1,5 +1,6 @@
 """Flags and their errors."""
 
+import re
 import subprocess
 import sys
 
@@ -102,6 +103,20 @@ def test_a_node_without_a_model_is_told_so(capsys: pytest.CaptureFixture[str]) -
 def test_a_page_size_that_is_no_power_of_two_is_refused() -> None:
     with pytest.raises(ConfigError, match="--page-size must be a power of two, got 24"):
         config_of("--page-size", "24")
+
+
+@pytest.mark.parametrize("pages", ['"9"', "1.5", "1.0", "true", "null", "[9]", "{}", "-1", "NaN"])
+def test_a_quota_that_is_no_number_of_pages_names_flag_tenant_and_what_is_right(
+    pages: str,
+) -> None:
+    right = "--hicache-tenant-quotas: 'team-a' must have a whole number of pages, 0 or above, got "
+    with pytest.raises(ConfigError, match=f"^{re.escape(right)}"):
+        config_of("--hicache-tenant-quotas", f'{{"*": 5, "team-a": {pages}}}')
+
+
+def test_quotas_reach_the_node_as_they_were_given() -> None:
+    config = config_of("--hicache-tenant-quotas", '{"team-a": 1000, "*": 0}')
+    assert config.hicache_tenant_quotas == {"team-a": 1000, "*": 0}
 
 
 def test_a_bad_url_of_a_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> None:
