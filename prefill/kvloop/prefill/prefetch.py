@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.page_store import LoadedPage, PageStore
+from kvloop.shared_cache.page_store import PageStore
 from kvloop.shared_cache.wire import Role
 
 _THREADS = 4
+Loaded = list[tuple[int, Role | None]]
+"""(host slot, writer) of each page asked for; without a writer the page is not there."""
 
 
 class Prefetch:
     """Pages of one prompt on their way from the shared cache; `pages` is their leading run."""
 
-    def __init__(self, pool: HostPool, future: Future[list[LoadedPage]] | None = None) -> None:
+    def __init__(self, pool: HostPool, future: Future[Loaded] | None = None) -> None:
         self._pool, self._future = pool, future
 
     @property
@@ -52,20 +54,21 @@ class Prefetcher:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, keys: list[bytes]) -> list[LoadedPage]:
-        run = self._store.leading_run(keys)
-        return self._store.load(keys[:run]) if run else []
+    def _load(self, keys: list[bytes]) -> Loaded:
+        slots = self._pool.alloc_up_to(self._store.leading_run(keys))
+        writers = self._store.load(keys[: len(slots)], slots)
+        return list(zip(slots, writers, strict=True))
 
 
-def _leading(pool: HostPool, pages: list[LoadedPage]) -> list[tuple[int, Role]]:
+def _leading(pool: HostPool, pages: Loaded) -> list[tuple[int, Role]]:
     run: list[tuple[int, Role]] = []
-    for page in pages:
-        if page.slot is None or page.writer is None:
+    for slot, writer in pages:
+        if writer is None:
             break
-        run.append((page.slot, page.writer))
+        run.append((slot, writer))
     _free(pool, pages[len(run) :])
     return run
 
 
-def _free(pool: HostPool, pages: list[LoadedPage]) -> None:
-    pool.free([page.slot for page in pages if page.slot is not None])
+def _free(pool: HostPool, pages: Loaded) -> None:
+    pool.free([slot for slot, _ in pages])

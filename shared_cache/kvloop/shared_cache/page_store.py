@@ -5,32 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from kvloop.shared_cache.backend import leading_run
 from kvloop.shared_cache.guard import GuardedBackend
-from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.host_pool import HostPool, copy_pages
 from kvloop.shared_cache.page_object import Verdict, check, seal
 from kvloop.shared_cache.storage_counters import StorageCounters, StoragePath
 from kvloop.shared_cache.wire import Role
 
 _CALL_BYTES = 64 << 20  # moved by one guarded call, so that its deadline is fair
-
-
-class LoadedPage(NamedTuple):
-    """Both are None for a page that is not there; otherwise the slot is the caller's."""
-
-    slot: int | None
-    writer: Role | None
-
-
-_MISS = LoadedPage(None, None)
+_STAGING_WAIT_S = 1.0
 
 
 class PageStore:
     """One node's L3, over the slots of its host pool; thread-safe, and nothing here raises.
 
-    Calls block for at most the guard's deadline per 64 MiB.
+    The backend reads and writes the slots of `pool` where these are page objects; else those of
+    `staging`, a small pool of objects that pages are converted through. Calls block for at most
+    the guard's deadline per 64 MiB, and a second where all of `staging` is in use.
     """
 
     def __init__(
@@ -41,10 +34,16 @@ class PageStore:
         namespace: bytes,
         writer: Role,
         counters: StorageCounters | None = None,
+        staging: HostPool | None = None,
     ) -> None:
+        """`backend` was opened over `staging` where there is one, else over `pool`."""
+        assert (staging or pool).holds_objects and (staging is None or not pool.holds_objects)
         self.counters = counters or StorageCounters()
         self._backend = backend
         self._pool = pool
+        self._staging = staging
+        self._objects = staging or pool
+        self._shape = pool.shape
         self._namespace = namespace
         self._writer = writer
         self._save_path: StoragePath = "write_through" if writer == "prefill" else "offload"
@@ -70,33 +69,42 @@ class PageStore:
         """How many of the first keys L3 holds without a hole."""
         return leading_run(self.exists(keys))
 
-    def load(self, keys: Sequence[bytes]) -> list[LoadedPage]:
-        """Read pages into fresh slots and check them; one entry for each key.
+    def load(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[Role | None]:
+        """Read pages into the caller's slots of `pool` and check them: each page's writer, or None.
 
-        A page whose object does not check is a counted fault, is removed from L3, and is a miss.
+        A page whose object does not check is a counted fault, is removed from L3, and is None.
         After a call's worth of pages with a hole the rest is not asked for: pages behind a hole
-        are useless. Too few free slots cut the run short as well. The caller frees the slots.
+        are useless. The slots stay the caller's to free. Where the answer is None a call that
+        missed its deadline may still write to the slot: free it, and do not fill it otherwise.
         """
-        pages: list[LoadedPage] = []
+        assert len(keys) == len(slots), (len(keys), len(slots))
+        writers: list[Role | None] = []
         with self._timed("prefetch"):
-            for batch in self._calls(keys):
-                loaded = self._load(batch)
-                pages += loaded
-                if len(loaded) < len(batch) or _MISS in loaded:
+            while len(writers) < len(keys) and None not in writers[-self._pages_per_call :]:
+                batch = slice(len(writers), len(writers) + self._pages_per_call)
+                loaded = self._load(keys[batch], slots[batch])
+                if not loaded:
+                    self.counters.add_pages("prefetch", "no_slot", len(keys) - len(writers))
                     break
-        return pages + [_MISS] * (len(keys) - len(pages))
+                writers += loaded
+        return writers + [None] * (len(keys) - len(writers))
 
     def save(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
-        """Seal the payloads in `slots` and store them; True once a page is readable by all.
+        """Store the pages in `slots`; True once a page is readable by all.
 
         The slots stay the caller's to free, and he must not write to them again before that.
         """
         assert len(keys) == len(slots), (len(keys), len(slots))
         stored: list[bool] = []
         with self._timed(self._save_path):
-            for batch in self._calls(range(len(keys))):
-                stored += self._save([keys[i] for i in batch], [slots[i] for i in batch])
-        return stored
+            while len(stored) < len(keys):
+                batch = slice(len(stored), len(stored) + self._pages_per_call)
+                saved = self._save(keys[batch], slots[batch])
+                if not saved:
+                    self.counters.add_pages(self._save_path, "no_slot", len(keys) - len(stored))
+                    break
+                stored += saved
+        return stored + [False] * (len(keys) - len(stored))
 
     def put_small(self, name: str, value: bytes) -> bool:
         """Store a record of a few KiB; the last put wins."""
@@ -114,50 +122,80 @@ class PageStore:
         """Detach; False where calls still hang at the deadline."""
         return self._backend.close(timeout_s)
 
-    def _load(self, keys: Sequence[bytes]) -> list[LoadedPage]:
-        """One entry for each key that there was a slot for."""
-        slots = self._alloc(len(keys))
-        self.counters.add_pages("prefetch", "no_slot", len(keys) - len(slots))
-        keys = keys[: len(slots)]
-        if not keys:
-            return []
-        found = self._backend.get(keys, slots)
-        if found is None:
-            self._pool.free(slots)
-            self.counters.add_pages("prefetch", "unavailable", len(keys))
-            return [_MISS] * len(keys)
-        self.counters.add_pages("prefetch", "miss", found.count(False))
-        checked = [self._check(*page) for page in zip(keys, slots, found, strict=True)]
-        self._remove([key for key, page in zip(keys, checked, strict=True) if page is None])
-        self._count_moved("prefetch", checked.count(None), len(keys) - found.count(False))
-        return [page or _MISS for page in checked]
+    def _load(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[Role | None]:
+        """One entry for each of the first keys: those that there was staging for."""
+        if not self.is_attached:
+            self._count_unavailable("prefetch", keys)
+            return [None] * len(keys)
+        with self._objects_for(slots) as objects:
+            keys = keys[: len(objects)]
+            found = self._backend.get(keys, objects) if objects else []
+            if found is None:
+                self._count_unavailable("prefetch", keys)
+                return [None] * len(keys)
+            writers = self._accept(keys, objects, found)
+            good = [i for i, writer in enumerate(writers) if writer is not None]
+            if self._staging is not None:
+                mine = [slots[i] for i in good]
+                copy_pages(self._staging, [objects[i] for i in good], self._pool, mine)
+            return writers
 
-    def _alloc(self, n: int) -> list[int]:
-        """As many slots as there are, up to n; halving, as others take slots at the same time."""
-        while n:
-            slots = self._pool.alloc(n)
-            if slots is not None:
-                return slots
-            n = min(n - 1, self._pool.num_free)
-        return []
+    def _save(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
+        """The same, of storing."""
+        if not self.is_attached:
+            self._count_unavailable(self._save_path, keys)
+            return [False] * len(keys)
+        with self._objects_for(slots) as objects:
+            keys = keys[: len(objects)]
+            if self._staging is not None:
+                copy_pages(self._pool, slots[: len(objects)], self._staging, objects)
+            for key, slot in zip(keys, objects, strict=True):
+                self._seal(key, slot)
+            stored = self._backend.set(keys, objects) if objects else []
+        if stored is None:
+            self._count_unavailable(self._save_path, keys)
+            return [False] * len(keys)
+        num_bytes = sum(stored) * self._shape.slot_bytes
+        self.counters.add_pages(self._save_path, "stored", sum(stored), num_bytes)
+        self.counters.add_pages(self._save_path, "no_room", stored.count(False))
+        return stored
 
-    def _check(self, key: bytes, slot: int, is_found: bool) -> LoadedPage | None:
-        """The page, the miss, or None for a fault; only a good page keeps its slot."""
-        verdict = self._verdict(key, slot) if is_found else None
-        if verdict is not None and verdict.fault is None:
-            return LoadedPage(slot, verdict.writer)
-        self._pool.free([slot])
-        if verdict is None:
-            return _MISS
-        assert verdict.fault is not None
-        self.counters.add_fault(verdict.fault)
-        return None
+    def _count_unavailable(self, path: StoragePath, keys: Sequence[bytes]) -> None:
+        self.counters.add_pages(path, "unavailable", len(keys))
+
+    @contextmanager
+    def _objects_for(self, slots: Sequence[int]) -> Iterator[list[int]]:
+        """Slots of the backend's pool for the first of these pages: as many as there are."""
+        if self._staging is None:
+            yield list(slots)
+            return
+        lent = self._staging.alloc_up_to(len(slots), _STAGING_WAIT_S)
+        try:
+            yield lent
+        finally:
+            self._staging.free(lent)
+
+    def _accept(
+        self, keys: Sequence[bytes], objects: Sequence[int], found: Sequence[bool]
+    ) -> list[Role | None]:
+        """The writers of the pages that were found and check; the others are counted."""
+        verdicts = [
+            self._verdict(key, slot) if is_found else None
+            for key, slot, is_found in zip(keys, objects, found, strict=True)
+        ]
+        faults = [verdict.fault for verdict in verdicts if verdict is not None and verdict.fault]
+        for fault in faults:
+            self.counters.add_fault(fault)
+        self._remove([key for key, v in zip(keys, verdicts, strict=True) if v and v.fault])
+        self.counters.add_pages("prefetch", "miss", verdicts.count(None))
+        self._count_moved("prefetch", len(faults), len(keys) - verdicts.count(None))
+        return [verdict.writer if verdict else None for verdict in verdicts]
 
     def _verdict(self, key: bytes, slot: int) -> Verdict:
         """The first group's fault, or the writer."""
-        for group in range(self._pool.shape.head_groups):
-            view = self._pool.group_view(slot, group)
-            verdict = check(view, self._pool.shape, key, self._namespace, group)
+        for group in range(self._shape.head_groups):
+            view = self._objects.group_view(slot, group)
+            verdict = check(view, self._shape, key, self._namespace, group)
             if verdict.fault is not None:
                 break
         return verdict
@@ -168,31 +206,15 @@ class PageStore:
             self._backend.delete(bad_keys)
 
     def _count_moved(self, path: StoragePath, num_faults: int, num_moved: int) -> None:
-        size = self._pool.shape.slot_bytes
+        size = self._shape.slot_bytes
         num_hits = num_moved - num_faults
         self.counters.add_pages(path, "fault", num_faults, num_faults * size)
         self.counters.add_pages(path, "hit", num_hits, num_hits * size)
 
-    def _save(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
-        for key, slot in zip(keys, slots, strict=True):
-            self._seal(key, slot)
-        stored = self._backend.set(keys, slots)
-        if stored is None:
-            self.counters.add_pages(self._save_path, "unavailable", len(keys))
-            return [False] * len(keys)
-        num_bytes = sum(stored) * self._pool.shape.slot_bytes
-        self.counters.add_pages(self._save_path, "stored", sum(stored), num_bytes)
-        self.counters.add_pages(self._save_path, "no_room", stored.count(False))
-        return stored
-
     def _seal(self, key: bytes, slot: int) -> None:
-        for group in range(self._pool.shape.head_groups):
-            view = self._pool.group_view(slot, group)
-            seal(view, self._pool.shape, key, self._namespace, group, self._writer)
-
-    def _calls(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-        for start in range(0, len(items), self._pages_per_call):
-            yield items[start : start + self._pages_per_call]
+        for group in range(self._shape.head_groups):
+            view = self._objects.group_view(slot, group)
+            seal(view, self._shape, key, self._namespace, group, self._writer)
 
     @contextmanager
     def _timed(self, path: StoragePath) -> Iterator[None]:

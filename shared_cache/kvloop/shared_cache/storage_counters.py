@@ -11,7 +11,8 @@ from kvloop.shared_cache.page_object import Fault
 
 StoragePath = Literal["prefetch", "write_through", "offload"]
 PageResult = Literal["hit", "miss", "fault", "no_slot", "stored", "no_room", "unavailable"]
-"""Of a load: hit, miss, fault, no_slot, unavailable; of a save: stored, no_room, unavailable."""
+"""Of a load: hit, miss, fault, no_slot, unavailable; of a save: stored, no_room, no_slot,
+unavailable. no_slot: the page found no place in the staging pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from kvloop.shared_cache.guard import GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.mooncake_library import load_mooncake
 from kvloop.shared_cache.page_object import PageShape, object_name, seal
-from kvloop.shared_cache.page_store import LoadedPage, PageStore
+from kvloop.shared_cache.page_store import PageStore
 
 pytestmark = pytest.mark.integration
 
@@ -223,10 +223,9 @@ def test_a_saved_page_is_loaded_with_its_writer(pages: PageStore, place: Place) 
     before = [payloads(place.pool, slot) for slot in slots]
     assert pages.save(keys, slots) == [True] * 3
     place.pool.free(slots)
-    loaded = pages.load(keys)
-    assert [page.writer for page in loaded] == ["decode"] * 3
-    found = [page.slot for page in loaded if page.slot is not None]
-    assert [payloads(place.pool, slot) for slot in found] == before
+    others = filled(place.pool, 3)
+    assert pages.load(keys, others) == ["decode"] * 3
+    assert [payloads(place.pool, slot) for slot in others] == before
     assert pages.leading_run([*keys, *new_keys(1)]) == 3
 
 
@@ -254,13 +253,14 @@ def test_a_damaged_page_is_a_counted_miss_and_can_be_written_again(
         view = place.pool.group_view(slots[0], group)
         seal(view, SHAPE, key, place.namespace, group, "prefill")
         place.plant(key, group, damage(bytes(view)))
-    assert pages.load([key]) == [LoadedPage(None, None)]
+    others = filled(place.pool, 1)
+    assert pages.load([key], others) == [None]
     result, count = counted
     assert pages.counters.snapshot().pages["prefetch", result] == count  # type: ignore[index]
     if damage is flipped:
         assert pages.counters.snapshot().faults == {"payload": 1}
     assert pages.save([key], slots) == [True]
-    assert pages.load([key])[0].writer == "decode"
+    assert pages.load([key], others) == ["decode"]
 
 
 def test_a_page_under_another_pages_name_is_not_served(pages: PageStore, place: Place) -> None:
@@ -269,6 +269,5 @@ def test_a_page_under_another_pages_name_is_not_served(pages: PageStore, place: 
         view = place.pool.group_view(slots[0], group)
         seal(view, SHAPE, other, place.namespace, group, "prefill")
         place.plant(key, group, bytes(view))
-    assert pages.load([key]) == [LoadedPage(None, None)]
+    assert pages.load([key], filled(place.pool, 1)) == [None]
     assert pages.counters.snapshot().faults == {"key": 1}
-    assert place.pool.num_free == NUM_SLOTS - 1

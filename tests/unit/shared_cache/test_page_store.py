@@ -1,21 +1,36 @@
 import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 from memory_backend import MemoryBackend, Valve
 
 from kvloop.shared_cache import page_store
 from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
+from kvloop.shared_cache.hicache_names import HostLayout
 from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.page_object import PageShape
-from kvloop.shared_cache.page_store import LoadedPage, PageStore
+from kvloop.shared_cache.page_object import TRAILER_BYTES, PageShape
+from kvloop.shared_cache.page_store import PageStore
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 from kvloop.shared_cache.wire import Role
 
-SHAPE = PageShape(num_layers=1, page_size=4, num_kv_heads=2, head_size=8, itemsize=2, head_groups=2)
+SHAPE = PageShape(
+    num_layers=2, page_size=4, num_kv_heads=2, head_size=8, itemsize=2, head_groups=2, codec="int8"
+)
 NAMESPACE = b"n" * 32
-KEYS = [bytes([i]) * 32 for i in range(6)]
-MISS = LoadedPage(None, None)
+KEYS = [bytes([i + 1]) * 32 for i in range(6)]
+
+
+class Place(NamedTuple):
+    """The pool whose slots callers have, and the one whose slots the backend has."""
+
+    pool: HostPool
+    staging: HostPool | None
+
+    @property
+    def objects(self) -> HostPool:
+        return self.staging or self.pool
 
 
 @pytest.fixture
@@ -23,53 +38,105 @@ def valve() -> Valve:
     return Valve()
 
 
-@pytest.fixture
-def pool() -> HostPool:
-    return HostPool(SHAPE, 6)
+def make_place(layout: HostLayout, num_staging: int = 8) -> Place:
+    is_direct = layout == "page_first_direct"
+    return Place(HostPool(SHAPE, 12, layout), None if is_direct else HostPool(SHAPE, num_staging))
 
 
-def open_store(valve: Valve, pool: HostPool, writer: Role) -> PageStore:
+@pytest.fixture(params=["page_first_direct", "page_first", "layer_first"])
+def place(request: pytest.FixtureRequest) -> Place:
+    return make_place(request.param)
+
+
+def open_store(valve: Valve, place: Place, writer: Role) -> PageStore:
     guard = GuardedBackend(
-        lambda: MemoryBackend(valve, pool),
-        pool,
+        lambda: MemoryBackend(valve, place.objects),
+        place.objects,
         name="memory",
         namespace=NAMESPACE,
         config=GuardConfig(deadline_s=0.1, first_retry_s=0.02, max_retry_s=0.1),
     )
     assert guard.wait_attached(5)
-    return PageStore(guard, pool, namespace=NAMESPACE, writer=writer)
+    pool, staging = place
+    return PageStore(guard, pool, namespace=NAMESPACE, writer=writer, staging=staging)
 
 
 @pytest.fixture
-def store(valve: Valve, pool: HostPool) -> Iterator[PageStore]:
-    store = open_store(valve, pool, "prefill")
+def store(valve: Valve, place: Place) -> Iterator[PageStore]:
+    store = open_store(valve, place, "prefill")
     yield store
     valve.error = None
     valve.is_open.set()
     assert store.close()
 
 
-def save(store: PageStore, pool: HostPool, keys: list[bytes]) -> None:
-    slots = pool.alloc(len(keys))
+def take(pool: HostPool, n: int) -> list[int]:
+    slots = pool.alloc(n)
     assert slots is not None
+    return slots
+
+
+def fill(pool: HostPool, slot: int, value: int) -> None:
+    for group in range(SHAPE.head_groups):
+        pool.payload(group)[slot] = value + group
+        scales = pool.scales(group)
+        assert scales is not None
+        scales[slot] = value * 0.5 + group
+
+
+def holds(pool: HostPool, slot: int, value: int) -> bool:
+    for group in range(SHAPE.head_groups):
+        scales = pool.scales(group)
+        assert scales is not None
+        if not (pool.payload(group)[slot] == value + group).all():
+            return False
+        if not (scales[slot] == np.float32(value * 0.5 + group)).all():
+            return False
+    return True
+
+
+def save(store: PageStore, pool: HostPool, keys: list[bytes]) -> None:
+    slots = take(pool, len(keys))
     for key, slot in zip(keys, slots, strict=True):
-        pool.view(slot)[:] = key[:1] * SHAPE.slot_bytes
+        fill(pool, slot, key[0])
     assert store.save(keys, slots) == [True] * len(keys)
+    for key, slot in zip(keys, slots, strict=True):
+        assert holds(pool, slot, key[0])
     pool.free(slots)
+
+
+def load(store: PageStore, pool: HostPool, keys: list[bytes]) -> list[Role | None]:
+    """Load into fresh slots, check what came, and give the slots back."""
+    slots = take(pool, len(keys))
+    for slot in slots:
+        fill(pool, slot, 99)
+    writers = store.load(keys, slots)
+    for key, slot, writer in zip(keys, slots, writers, strict=True):
+        assert writer is None or holds(pool, slot, key[0])
+    pool.free(slots)
+    return writers
+
+
+def is_all_free(place: Place) -> bool:
+    return all(pool is None or pool.num_free == pool.num_slots for pool in place)
+
+
+def wait_until_all_free(place: Place) -> None:
+    pause = threading.Event()
+    for _ in range(400):
+        if is_all_free(place):
+            break
+        pause.wait(0.01)
+    assert is_all_free(place)
 
 
 def counted(store: PageStore) -> dict[tuple[str, str], int]:
     return {key: n for key, n in store.counters.snapshot().pages.items() if n}
 
 
-def test_pages_are_sealed_stored_checked_and_counted(store: PageStore, pool: HostPool) -> None:
-    save(store, pool, KEYS[:3])
-    pages = store.load(KEYS[:4])
-    assert [page.writer for page in pages] == ["prefill"] * 3 + [None]
-    for key, page in zip(KEYS[:3], pages[:3], strict=True):
-        assert page.slot is not None
-        assert bytes(pool.view(page.slot)[: SHAPE.payload_bytes]) == key[:1] * SHAPE.payload_bytes
-    assert pool.num_free == 3
+def test_pages_are_sealed_stored_checked_and_counted(store: PageStore, place: Place) -> None:
+    save(store, place.pool, KEYS[:3])
+    assert load(store, place.pool, KEYS[:4]) == ["prefill"] * 3 + [None]
     assert counted(store) == {
         ("write_through", "stored"): 3,
         ("prefetch", "hit"): 3,
@@ -78,110 +145,198 @@ def test_pages_are_sealed_stored_checked_and_counted(store: PageStore, pool: Hos
     counts = store.counters.snapshot()
     assert counts.num_bytes["write_through", "stored"] == 3 * SHAPE.slot_bytes
     assert set(counts.seconds) == {"write_through", "prefetch"}
+    assert is_all_free(place)
+
+
+def test_objects_are_the_same_bytes_whatever_the_layout() -> None:
+    stored = []
+    for layout in ("page_first_direct", "page_first", "layer_first"):
+        valve, place = Valve(), make_place(layout)
+        store = open_store(valve, place, "prefill")
+        save(store, place.pool, KEYS)
+        stored.append({key: valve.pages[key] for key in KEYS})
+        store.close()
+    assert stored[0] == stored[1] == stored[2]
 
 
 def test_the_writers_role_travels_with_the_page(
-    store: PageStore, valve: Valve, pool: HostPool
+    store: PageStore, valve: Valve, place: Place
 ) -> None:
-    decode = open_store(valve, pool, "decode")
-    save(decode, pool, KEYS[:1])
-    save(store, pool, KEYS[:2])
-    assert [page.writer for page in store.load(KEYS[:2])] == ["decode", "prefill"]
+    decode = open_store(valve, place, "decode")
+    save(decode, place.pool, KEYS[:1])
+    save(store, place.pool, KEYS[:2])
+    assert load(store, place.pool, KEYS[:2]) == ["decode", "prefill"]
     assert counted(decode) == {("offload", "stored"): 1}
     assert decode.close()
 
 
-def test_a_page_that_does_not_check_is_removed_and_its_slot_freed(
-    store: PageStore, valve: Valve, pool: HostPool
+def test_a_page_that_does_not_check_is_removed_and_its_slot_stays_the_callers(
+    store: PageStore, valve: Valve, place: Place
 ) -> None:
-    save(store, pool, KEYS[:2])
+    save(store, place.pool, KEYS[:2])
     damaged = bytearray(valve.pages[KEYS[0]])
     damaged[SHAPE.object_bytes] ^= 1  # the second group's payload
     valve.pages[KEYS[0]] = bytes(damaged)
-    pages = store.load(KEYS[:2])
-    assert pages[0] == MISS and pages[1].writer == "prefill"
-    assert pool.num_free == 5 and KEYS[0] not in valve.pages
+    slots = take(place.pool, 2)
+    assert store.load(KEYS[:2], slots) == [None, "prefill"]
+    assert place.pool.num_free == 10 and KEYS[0] not in valve.pages
+    place.pool.free(slots)
+    assert is_all_free(place)
     assert store.counters.snapshot().faults == {"payload": 1}
     assert counted(store)["prefetch", "fault"] == 1
 
 
-def test_pages_of_another_namespace_are_faults(valve: Valve, pool: HostPool) -> None:
-    store = open_store(valve, pool, "prefill")
-    save(store, pool, KEYS[:1])
-    other = PageStore(store._backend, pool, namespace=b"x" * 32, writer="prefill")
-    assert other.load(KEYS[:1]) == [MISS]
+def test_a_page_whose_scales_changed_is_not_served(
+    store: PageStore, valve: Valve, place: Place
+) -> None:
+    save(store, place.pool, KEYS[:1])
+    damaged = bytearray(valve.pages[KEYS[0]])
+    damaged[SHAPE.payload_bytes + TRAILER_BYTES + 5] ^= 1
+    valve.pages[KEYS[0]] = bytes(damaged)
+    assert load(store, place.pool, KEYS[:1]) == [None]
+    assert store.counters.snapshot().faults == {"trailer": 1}
+
+
+def test_pages_of_another_namespace_are_faults(valve: Valve, place: Place) -> None:
+    store = open_store(valve, place, "prefill")
+    save(store, place.pool, KEYS[:1])
+    pool, staging = place
+    other = PageStore(store._backend, pool, namespace=b"x" * 32, writer="prefill", staging=staging)
+    assert load(other, pool, KEYS[:1]) == [None]
     assert other.counters.snapshot().faults == {"namespace": 1}
     store.close()
 
 
-def test_a_short_pool_cuts_the_run_and_says_so(store: PageStore, pool: HostPool) -> None:
-    save(store, pool, KEYS)
-    pool.alloc(4)
-    pages = store.load(KEYS)
-    assert [page.writer for page in pages] == ["prefill"] * 2 + [None] * 4
-    assert counted(store)["prefetch", "no_slot"] == 4
-
-
-def test_without_any_slot_nothing_is_asked_for(store: PageStore, pool: HostPool) -> None:
-    save(store, pool, KEYS[:1])
-    pool.alloc(6)
-    assert store.load(KEYS[:1]) == [MISS]
-
-
 def test_pages_behind_a_hole_are_not_asked_for(
-    valve: Valve, pool: HostPool, monkeypatch: pytest.MonkeyPatch
+    valve: Valve, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page_store, "_CALL_BYTES", 2 * SHAPE.slot_bytes)
-    store = open_store(valve, pool, "prefill")
-    save(store, pool, [KEYS[0], KEYS[1], KEYS[3], KEYS[4], KEYS[5]])
-    pages = store.load(KEYS)
-    assert [page.writer for page in pages] == ["prefill", "prefill", None, "prefill", None, None]
+    store = open_store(valve, place, "prefill")
+    save(store, place.pool, [KEYS[0], KEYS[1], KEYS[3], KEYS[4], KEYS[5]])
+    found = load(store, place.pool, KEYS)
+    assert found == ["prefill", "prefill", None, "prefill", None, None]
     assert counted(store)["prefetch", "miss"] == 1
     store.close()
 
 
 def test_long_runs_are_split_into_calls_of_a_fair_size(
-    valve: Valve, pool: HostPool, monkeypatch: pytest.MonkeyPatch
+    valve: Valve, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page_store, "_CALL_BYTES", 4 * SHAPE.slot_bytes)
-    store = open_store(valve, pool, "prefill")
-    save(store, pool, KEYS)
-    assert all(page.writer == "prefill" for page in store.load(KEYS))
+    store = open_store(valve, place, "prefill")
+    save(store, place.pool, KEYS)
+    assert load(store, place.pool, KEYS) == ["prefill"] * 6
     assert store.leading_run(KEYS) == 6
     store.close()
 
 
 def test_a_store_that_fails_gives_misses_and_keeps_no_slot(
-    store: PageStore, valve: Valve, pool: HostPool
+    store: PageStore, valve: Valve, place: Place
 ) -> None:
-    save(store, pool, KEYS[:2])
+    save(store, place.pool, KEYS[:2])
     valve.error = StorageUnavailable("gone")
     assert store.exists(KEYS[:2]) == [False, False] and store.leading_run(KEYS) == 0
-    assert store.load(KEYS[:2]) == [MISS, MISS]
-    slots = pool.alloc(2)
-    assert slots is not None and store.save(KEYS[2:4], slots) == [False, False]
-    pool.free(slots)
+    assert load(store, place.pool, KEYS[:2]) == [None, None]
+    slots = take(place.pool, 2)
+    assert store.save(KEYS[2:4], slots) == [False, False]
+    place.pool.free(slots)
     assert store.get_small("x") is None and store.put_small("x", b"y") is False
-    assert pool.num_free == 6
+    assert is_all_free(place)
     assert counted(store)["prefetch", "unavailable"] == 2
     assert counted(store)["write_through", "unavailable"] == 2
 
 
-def test_a_stalled_load_returns_at_the_deadline_and_frees_its_slots_when_it_ends(
-    store: PageStore, valve: Valve, pool: HostPool
+def test_a_stalled_load_returns_at_the_deadline_and_keeps_its_slots_until_it_ends(
+    store: PageStore, valve: Valve, place: Place
+) -> None:
+    save(store, place.pool, KEYS[:2])
+    valve.is_open.clear()
+    slots = take(place.pool, 2)
+    assert store.load(KEYS[:2], slots) == [None, None]
+    place.pool.free(slots)
+    assert not store.is_attached
+    assert place.objects.num_free == place.objects.num_slots - 2
+    rest = take(place.objects, place.objects.num_free)
+    for slot in rest:
+        fill(place.objects, slot, 77)
+    valve.is_open.set()
+    place.objects.free(rest)
+    wait_until_all_free(place)
+    assert all(holds(place.objects, slot, 77) for slot in rest)
+
+
+def test_a_stalled_save_keeps_its_slots_until_it_ends_and_stores_what_they_held(
+    store: PageStore, valve: Valve, place: Place
 ) -> None:
     valve.is_open.clear()
-    assert store.load(KEYS[:2]) == [MISS, MISS]
-    assert not store.is_attached and pool.num_free == 4
+    slots = take(place.pool, 1)
+    fill(place.pool, slots[0], KEYS[0][0])
+    assert store.save(KEYS[:1], slots) == [False]
+    place.pool.free(slots)
+    assert place.objects.num_free == place.objects.num_slots - 1
+    for slot in (rest := take(place.objects, place.objects.num_free)):
+        fill(place.objects, slot, 77)
+    place.objects.free(rest)
     valve.is_open.set()
-    until = threading.Event()
-    for _ in range(400):
-        if pool.num_free == 6:
-            break
-        until.wait(0.01)
-    assert pool.num_free == 6
+    wait_until_all_free(place)
+    assert store._backend.wait_attached(5)
+    assert load(store, place.pool, KEYS[:1]) == ["prefill"]
+
+
+def test_while_the_breaker_is_open_pages_are_neither_converted_nor_hashed(
+    store: PageStore, valve: Valve, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valve.error = StorageUnavailable("gone")
+    store.exists(KEYS[:1]), store.exists(KEYS[:1])
+    assert not store.is_attached
+    monkeypatch.setattr(page_store, "seal", None)
+    monkeypatch.setattr(page_store, "copy_pages", None)
+    slots = take(place.pool, 2)
+    assert store.save(KEYS[:2], slots) == [False, False]
+    assert store.load(KEYS[:2], slots) == [None, None]
+
+
+def test_a_short_staging_pool_makes_more_calls_and_loses_no_page(valve: Valve) -> None:
+    place = make_place("layer_first", num_staging=2)
+    store = open_store(valve, place, "prefill")
+    save(store, place.pool, KEYS)
+    assert load(store, place.pool, KEYS) == ["prefill"] * 6
+    assert counted(store) == {("write_through", "stored"): 6, ("prefetch", "hit"): 6}
+    store.close()
+
+
+def test_pages_without_a_staging_slot_are_counted_misses(
+    valve: Valve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_store, "_STAGING_WAIT_S", 0.01)
+    place = make_place("layer_first", num_staging=2)
+    assert place.staging is not None
+    store = open_store(valve, place, "prefill")
+    save(store, place.pool, KEYS[:1])
+    held = take(place.staging, 2)
+    assert load(store, place.pool, KEYS[:3]) == [None] * 3
+    slots = take(place.pool, 2)
+    assert store.save(KEYS[:2], slots) == [False, False]
+    assert counted(store)["prefetch", "no_slot"] == 3
+    assert counted(store)["write_through", "no_slot"] == 2
+    place.staging.free(held)
+    assert load(store, place.pool, KEYS[:1]) == ["prefill"]
+    store.close()
+
+
+def test_a_staging_slot_that_comes_free_in_time_is_used(valve: Valve) -> None:
+    place = make_place("page_first", num_staging=1)
+    assert place.staging is not None
+    store = open_store(valve, place, "prefill")
+    save(store, place.pool, KEYS[:1])
+    held = take(place.staging, 1)
+    timer = threading.Timer(0.05, place.staging.free, [held])
+    timer.start()
+    assert load(store, place.pool, KEYS[:1]) == ["prefill"]
+    timer.join()
+    store.close()
 
 
 def test_nothing_asked_is_nothing_answered(store: PageStore) -> None:
-    assert store.exists([]) == [] and store.load([]) == [] and store.save([], []) == []
+    assert store.exists([]) == [] and store.load([], []) == [] and store.save([], []) == []
     assert store.leading_run([]) == 0
