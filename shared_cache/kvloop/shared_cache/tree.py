@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kvloop.shared_cache.eviction import Rank, rank_of
@@ -89,19 +89,19 @@ class RadixTree:
             uses += [node.hits] * count
         return uses
 
-    def paths(self, tier: Tier) -> Iterator[tuple[list[bytes], list[int]]]:
-        """Each node with pages in the tier: its run from the root, and its own part's values.
+    def nodes(self, tier: Tier) -> list[Node]:
+        """Those with pages in the tier, parents first."""
+        return [node for node in self._nodes() if node.num[tier]]
 
-        Parents first. The tree must not change between the first and the last.
-        """
-        stack = [(child, b"") for child in self._root.children.values()]
-        while stack:
-            node, before = stack.pop()
-            blob = before + node.keys
-            if node.num[tier]:
-                keys = [blob[i : i + KEY_BYTES] for i in range(0, len(blob), KEY_BYTES)]
-                yield keys, list(node.values[tier])
-            stack += [(child, blob) for child in node.children.values() if child.holds(tier)]
+    def keys_to(self, node: Node) -> list[bytes]:
+        """The run from the root to a node's last page."""
+        parts = []
+        above: Node | None = node
+        while above is not None:
+            parts.append(bytes(above.keys))
+            above = above.parent
+        blob = b"".join(reversed(parts))
+        return [blob[i : i + KEY_BYTES] for i in range(0, len(blob), KEY_BYTES)]
 
     # --- using --------------------------------------------------------------------------------
 
@@ -159,13 +159,20 @@ class RadixTree:
             left_over += self._fill(node, tier, skip, offered)
         return left_over
 
-    def assign(self, tier: Tier, keys: Sequence[bytes], value: int, first: int = 0) -> None:
-        """Set (or, with ABSENT, take away) the value of the pages from `first` on, where known."""
-        for node, start, count in self._path(b"".join(keys)):
-            for index in range(max(first - start, 0), count):
-                self._set(node, tier, index, value)
-            if value == ABSENT:
-                self._prune(node)
+    def assign(
+        self, tier: Tier, keys: Sequence[bytes], indices: Sequence[int], values: Sequence[int]
+    ) -> list[int]:
+        """Set (or, with ABSENT, take away) values of some pages of a run, ascending `indices`.
+
+        Returns the values not taken, of pages that the tree does not know any more.
+        """
+        at, num = 0, len(indices)
+        for node, first, known in self._path(b"".join(keys)):
+            while at < num and indices[at] < first + known:
+                self._set(node, tier, indices[at] - first, values[at])
+                at += 1
+            self._prune(node)
+        return list(values[at:])
 
     def put(self, node: Node, tier: Tier, index: int, value: int) -> None:
         """Set one page's value in a tier where it is absent; for `Spill`."""

@@ -183,8 +183,8 @@ def test_tree_does_what_a_page_by_page_reference_does(policy: EvictionPolicy, st
                 known = list(reference.pages)
             else:
                 keys = chain(args[0])
-                tree.assign(Tier.STORAGE, keys, ABSENT)
                 known = reference.known(keys)
+                tree.assign(Tier.STORAGE, keys, range(len(keys)), [ABSENT] * len(keys))
             for key in known:
                 reference.pages[key].values.pop(Tier.STORAGE, None)
             reference.prune()
@@ -242,14 +242,24 @@ def test_a_spill_may_put_a_leaving_page_into_another_tier() -> None:
     assert tree.match(keys) == ([0], [51, 52])
 
 
-def test_paths_name_every_host_page_by_its_whole_run() -> None:
+def test_nodes_name_every_host_page_by_its_whole_run() -> None:
     tree = RadixTree()
     tree.insert(Tier.HOST, chain([1, 2, 3]), [0, 1, 2])
     tree.insert(Tier.HOST, chain([1, 2, 4]), [3])
-    found = {}
-    for keys, values in tree.paths(Tier.HOST):
-        found |= dict(zip(keys[-len(values) :], values, strict=True))
-    assert found == dict(zip([*chain([1, 2, 3]), chain([1, 2, 4])[2]], [0, 1, 2, 3], strict=True))
+    tree.insert(Tier.DEVICE, chain([5]), [3])
+    found = {
+        tuple(tree.keys_to(node)): list(node.values[Tier.HOST]) for node in tree.nodes(Tier.HOST)
+    }
+    runs = {(1, 2): [0, 1], (1, 2, 3): [2], (1, 2, 4): [3]}
+    assert found == {tuple(chain(tokens)): slots for tokens, slots in runs.items()}
+
+
+def test_assigning_returns_what_belongs_to_pages_that_are_gone() -> None:
+    tree = RadixTree()
+    keys = chain([1, 2, 3])
+    tree.insert(Tier.DEVICE, keys[:2], [0, 1])
+    assert tree.assign(Tier.HOST, keys, [1, 2], [8, 9]) == [9]
+    assert tree.values(Tier.HOST, keys) == [ABSENT, 8, ABSENT]
 
 
 def test_a_long_prompts_page_costs_few_bytes() -> None:

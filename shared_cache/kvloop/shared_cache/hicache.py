@@ -1,0 +1,369 @@
+"""HiCache: one tree drives device pages (L1), host slots (L2) and what is known of storage (L3)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kvloop.shared_cache.hicache_names import WritePolicy
+from kvloop.shared_cache.hicache_parts import (
+    Fetched,
+    HiCacheConfig,
+    HostRun,
+    LayerMove,
+    Lease,
+    Move,
+    Mover,
+    Observer,
+    PageSource,
+)
+from kvloop.shared_cache.host_tier import HostTier, ascending
+from kvloop.shared_cache.page_allocator import PageAllocator
+from kvloop.shared_cache.slot_owners import SlotOwners
+from kvloop.shared_cache.tree import Match, RadixTree
+from kvloop.shared_cache.tree_node import ABSENT, Node, Tier
+from kvloop.shared_cache.wire import Role, StorageState
+
+_STORING = 0
+_WRITERS: dict[Role, int] = {"prefill": 1, "decode": 2}
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Flight:
+    """A move under way, and what must stay as it is until it has ended."""
+
+    path: str
+    move: Move
+    slots: list[int]
+    locked: Sequence[bytes] = ()
+    run: HostRun | None = None
+    """To be written to L3 once the pages are in their slots."""
+
+
+class HiCache:
+    """Pure bookkeeping on one thread: bytes move through `mover`, and the caller talks to L3.
+
+    A request leases its pages (`acquire`), publishes them when they are computed, and releases
+    them. `poll` ends moves and must be called again and again; `take_runs` says what is to be
+    written to L3, `stored` what became of it. No page is used again while a lease, a move or a
+    storage call still reads or writes it.
+    """
+
+    def __init__(
+        self,
+        num_device_pages: int,
+        host: SlotOwners,
+        mover: Mover,
+        config: HiCacheConfig,
+        observer: Observer | None = None,
+    ) -> None:
+        self.config = config
+        self.tree = RadixTree(config.device_policy, config.host_policy)
+        self.host = HostTier(host, self.tree, config)
+        self.num_device_pages = num_device_pages
+        self.write_policy: WritePolicy = config.write_policy
+        self.has_storage = False
+        """Whether L3 takes pages now."""
+        self._device = PageAllocator(num_device_pages)
+        self._slots = host
+        self._mover = mover
+        self._observer = observer
+        self._flights: list[_Flight] = []
+        self._leaving: list[tuple[Move, list[int]]] = []
+        self._runs: deque[HostRun] = deque()
+        self._generation = 0
+        self._eligible: deque[Node] = deque()
+
+    # --- what is where ------------------------------------------------------------------------
+
+    @property
+    def num_available(self) -> int:
+        """Device pages that a lease could get now."""
+        return self._device.num_free + self.tree.num_evictable
+
+    def num_found(self, keys: Sequence[bytes]) -> int:
+        """How many leading pages L1 and L2 hold; leaves no trace."""
+        found = self.tree.find(keys)
+        return len(found.device) + len(found.host)
+
+    def states(self, keys: Sequence[bytes]) -> list[StorageState]:
+        """What is known of each page's place in L3."""
+        return [_state(value) for value in self.tree.values(Tier.STORAGE, keys)]
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def acquire(
+        self,
+        keys: Sequence[bytes],
+        *,
+        num_pages: int,
+        num_readable: int,
+        fetched: Fetched | None = None,
+        reads_tree: bool = True,
+        owner: str = "",
+        priority: int = 0,
+    ) -> Lease | None:
+        """Lease `num_pages` device pages, or None where too few can be freed.
+
+        The leading ones hold what L1 has of `keys[:num_readable]`, and get what L2 has and what was
+        fetched for this request. With the lease the slots of `fetched` have a new owner.
+        """
+        fetched = fetched or Fetched()
+        readable = keys[:num_readable]
+        found = self.tree.find(readable) if reads_tree else Match([], [])
+        num_device = len(found.device)
+        held = readable[:num_device]
+        self.tree.lock(held)
+        if num_pages - num_device > self.num_available:
+            self.tree.unlock(held)
+            return None
+        slots, sources = _below(found, fetched, num_readable)
+        self._slots.retain(slots)
+        self._slots.free(fetched.slots)
+        if reads_tree:
+            self.tree.match(readable, priority)
+        on_device: list[PageSource] = ["device"] * num_device
+        fresh = self._reserve(num_pages - num_device, found.device[-1] if held else None)
+        return Lease(
+            keys=keys,
+            pages=found.device + fresh,
+            sources=on_device + sources,
+            num_locked=num_device,
+            own=fresh,
+            load=self._load_back(fresh[: len(slots)], slots),
+            owner=owner,
+            priority=priority,
+        )
+
+    def publish(self, lease: Lease) -> None:
+        """All of the prompt's KV is in its pages: cache the full ones, and write them on."""
+        full = len(lease.keys)
+        left_over = self.tree.insert(
+            Tier.DEVICE,
+            lease.keys,
+            lease.pages[:full],
+            owner=lease.owner,
+            priority=lease.priority,
+        )
+        self.tree.lock(lease.keys)
+        self.tree.unlock(lease.keys[: lease.num_locked])
+        lease.num_locked = full
+        lease.own = left_over + lease.pages[full:]
+        self._forget_computed(lease)
+        self._write_through(lease)
+
+    def release(self, lease: Lease) -> None:
+        """The request needs its pages no more."""
+        self.tree.unlock(lease.keys[: lease.num_locked])
+        lease.num_locked = 0
+        if lease.load is not None and not lease.load.is_done:
+            self._leaving.append((lease.load, lease.own))
+        else:
+            self._device.free(lease.own)
+        lease.own = []
+
+    # --- prefetch -----------------------------------------------------------------------------
+
+    def adopt(self, keys: Sequence[bytes], fetched: Fetched, owner: str = "") -> None:
+        """Pages have come from L3: L2 and the tree have them too now."""
+        run = keys[: fetched.end]
+        self._slots.retain(fetched.slots)
+        self._slots.free(self.tree.insert(Tier.HOST, run, fetched.slots, owner=owner))
+        known = [_WRITERS[writer] for writer in fetched.writers]
+        self.tree.assign(Tier.STORAGE, run, range(fetched.first, fetched.end), known)
+        self._bound_knowledge()
+
+    # --- storage ------------------------------------------------------------------------------
+
+    def take_runs(self, n: int) -> list[HostRun]:
+        """Up to `n` runs of pages to be written to L3; each ends with `stored`."""
+        while self._eligible and len(self._runs) < n:
+            self._offer(self._eligible.popleft())
+        return [self._runs.popleft() for _ in range(min(n, len(self._runs)))]
+
+    def stored(self, run: HostRun, results: Sequence[bool]) -> None:
+        """What became of a run; its slots are given back."""
+        self._slots.free(run.slots)
+        if run.generation == self._generation:
+            values = [_WRITERS["prefill"] if is_stored else ABSENT for is_stored in results]
+            self.tree.assign(Tier.STORAGE, run.keys, run.indices, values)
+            self._bound_knowledge()
+
+    def forget_stored(self) -> None:
+        """L3 is another one, or has lost its pages."""
+        self._generation += 1
+        self.tree.forget_stored()
+
+    def offer_host(self) -> None:
+        """Make all that is in L2 eligible to be written to L3."""
+        self._eligible = deque(self.tree.nodes(Tier.HOST))
+
+    # --- upkeep -------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """End the moves that are done."""
+        flights, self._flights = self._flights, []
+        for flight in flights:
+            if flight.move.is_done:
+                self._land(flight)
+            else:
+                self._flights.append(flight)
+        leaving, self._leaving = self._leaving, []
+        for move, pages in leaving:
+            if move.is_done:
+                self._device.free(pages)
+            else:
+                self._leaving.append((move, pages))
+
+    def flush(self) -> tuple[int, int]:
+        """Drop all that is not in use from L1 and L2: pages freed, pages that stayed."""
+        freed = self.tree.evict(Tier.DEVICE, self.num_device_pages)
+        self._device.free(freed)
+        slots = self.tree.evict(Tier.HOST, self._slots.num_slots)
+        self._slots.free(slots)
+        return len(freed) + len(slots), self.tree.num_pages(Tier.DEVICE)
+
+    # --- device pages -------------------------------------------------------------------------
+
+    def _reserve(self, n: int, after: int | None) -> list[int]:
+        missing = n - self._device.num_free
+        if missing > 0:
+            spill = self._spill if self.write_policy == "write_back" else None
+            self._device.free(self.tree.evict(Tier.DEVICE, missing, spill=spill))
+        pages = self._device.alloc(n, after)
+        assert pages is not None
+        return pages
+
+    def _load_back(self, pages: list[int], slots: list[int]) -> LayerMove | None:
+        if not pages:
+            return None
+        move = self._mover.load_back(pages, slots)
+        self._flights.append(_Flight(path="load_back", move=move, slots=slots))
+        return move
+
+    # --- host slots ---------------------------------------------------------------------------
+
+    def _write_through(self, lease: Lease) -> None:
+        """Copy to L2 what the policy wants there, and offer L3 what is in L2."""
+        keys = lease.keys
+        in_host = self.tree.values(Tier.HOST, keys)
+        wanted = self._wanted(keys, in_host)
+        room = self._slots.num_slots - (len(keys) - in_host.count(ABSENT))
+        slots = self.host.take(min(len(wanted), room), lease.owner)
+        self._note("backup", "no_slot", len(wanted) - len(slots))
+        wanted = wanted[: len(slots)]
+        flight = None
+        if slots:
+            on_device = self.tree.values(Tier.DEVICE, keys)
+            flight = self._back_up([on_device[index] for index in wanted], slots)
+            self._slots.free(self.tree.assign(Tier.HOST, keys, wanted, slots))
+            self.tree.lock(keys)
+            flight.locked = keys
+        run = self._run(keys)
+        if flight is not None:
+            flight.run = run
+        elif run is not None:
+            self._runs.append(run)
+        self.poll()
+
+    def _wanted(self, keys: Sequence[bytes], in_host: Sequence[int]) -> list[int]:
+        """Which pages of a run that was used now are to be copied to L2."""
+        if self.write_policy == "write_back":
+            return []
+        is_selective = self.write_policy == "write_through_selective"
+        threshold = self.config.write_through_threshold if is_selective else 0
+        uses = self.tree.uses(keys)
+        return [i for i, slot in enumerate(in_host) if slot == ABSENT and uses[i] >= threshold]
+
+    def _spill(self, node: Node, indices: list[int]) -> None:
+        """write_back: pages that leave the device go to the host, as far as there is room."""
+        away = [index for index in indices if node.values[Tier.HOST][index] == ABSENT]
+        slots = self.host.take(len(away), node.owner)
+        self._note("backup", "no_slot", len(away) - len(slots))
+        chosen = ascending(away, len(slots))
+        if not chosen:
+            return
+        flight = self._back_up([node.values[Tier.DEVICE][index] for index in chosen], slots)
+        flight.move.hold_device()
+        for index, slot in zip(chosen, slots, strict=True):
+            self.tree.put(node, Tier.HOST, index, slot)
+        if self.has_storage:
+            flight.run = self._run(self.tree.keys_to(node))
+
+    def _back_up(self, pages: list[int], slots: list[int]) -> _Flight:
+        flight = _Flight(path="backup", move=self._mover.backup(pages, slots), slots=slots)
+        self._slots.retain(slots)
+        self._flights.append(flight)
+        return flight
+
+    def _land(self, flight: _Flight) -> None:
+        self._note(flight.path, "done", len(flight.slots), flight.move.seconds or 0.0)
+        self._slots.free(flight.slots)
+        self.tree.unlock(flight.locked)
+        if flight.run is not None:
+            self._runs.append(flight.run)
+
+    # --- what is known of L3 --------------------------------------------------------------------
+
+    def _offer(self, node: Node) -> None:
+        if node.is_alive:
+            run = self._run(self.tree.keys_to(node))
+            if run is not None:
+                self._runs.append(run)
+
+    def _run(self, keys: Sequence[bytes]) -> HostRun | None:
+        """The pages of a run that are in L2, and neither in L3 nor on their way there."""
+        if not self.has_storage:
+            return None
+        in_host = self.tree.values(Tier.HOST, keys)
+        stored = self.tree.values(Tier.STORAGE, keys)
+        indices = [i for i in range(len(keys)) if in_host[i] != ABSENT and stored[i] == ABSENT]
+        if not indices:
+            return None
+        slots = [in_host[index] for index in indices]
+        self._slots.retain(slots)
+        self.tree.assign(Tier.STORAGE, keys, indices, [_STORING] * len(indices))
+        return HostRun(keys=keys, indices=indices, slots=slots, generation=self._generation)
+
+    def _forget_computed(self, lease: Lease) -> None:
+        """A page that had to be computed was not found in L3, whatever is remembered of it."""
+        first = len(lease.sources)
+        values = self.tree.values(Tier.STORAGE, lease.keys)
+        gone = [i for i in range(first, len(values)) if values[i] > _STORING]
+        self.tree.assign(Tier.STORAGE, lease.keys, gone, [ABSENT] * len(gone))
+
+    def _bound_knowledge(self) -> None:
+        over = self.tree.num_pages(Tier.STORAGE) - self.config.max_known_pages
+        if over > 0:
+            self.tree.evict(Tier.STORAGE, over)
+
+    def _note(self, path: str, result: str, pages: int, seconds: float = 0.0) -> None:
+        if self._observer is not None and pages:
+            self._observer.moved(path, result, pages, seconds)
+
+
+def _below(found: Match, fetched: Fetched, num_readable: int) -> tuple[list[int], list[PageSource]]:
+    """Slots of the pages that follow the device's, without a hole, and where each came from.
+
+    A page that was fetched for this very request counts as storage, though L2 has it by now.
+    """
+    slots: list[int] = []
+    sources: list[PageSource] = []
+    for index in range(len(found.device), num_readable):
+        own, at = index - fetched.first, index - len(found.device)
+        if 0 <= own < len(fetched.slots):
+            slots.append(fetched.slots[own])
+            sources.append(fetched.writers[own])
+        elif at < len(found.host):
+            slots.append(found.host[at])
+            sources.append("host")
+        else:
+            break
+    return slots, sources
+
+
+def _state(value: int) -> StorageState:
+    if value == ABSENT:
+        return "will_not"
+    return "storing" if value == _STORING else "stored"

@@ -1,0 +1,118 @@
+"""What HiCache is given, what it gives out, and through whom it moves pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from kvloop.shared_cache.hicache_names import EvictionPolicy, WritePolicy
+from kvloop.shared_cache.wire import Role
+
+PageSource = Literal["device", "host", "prefill", "decode"]
+"""Where a reused page was found: L1, L2, or L3 by the role that wrote it there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HiCacheConfig:
+    """Policies and limits; `NodeConfig` has the flags."""
+
+    write_policy: WritePolicy = "write_through"
+    write_through_threshold: int = 2
+    """Uses of a page that make write_through_selective copy it."""
+    device_policy: EvictionPolicy = "lru"
+    host_policy: EvictionPolicy = "lru"
+    prefetch_share: float = 0.5
+    """Share of the host slots that pages on their way from L3 may hold."""
+    tenant_quotas: Mapping[str, int] = field(default_factory=dict)
+    """Tenant to host slots; `*` for every tenant that is not named."""
+    max_known_pages: int = 1_000_000
+    """Pages that are remembered as stored in L3."""
+
+
+class Move(Protocol):
+    """Pages on their way between the tiers of one node."""
+
+    @property
+    def is_done(self) -> bool: ...
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None until that is known."""
+
+    def hold_device(self) -> None:
+        """Whatever is done to the device's pages from now on comes after this move."""
+
+
+class LayerMove(Move, Protocol):
+    """Pages that arrive layer by layer."""
+
+    def before_layer(self, layer: int) -> None:
+        """The caller's work on this layer, from now on, comes after its pages are in."""
+
+    def await_layer(self, layer: int) -> None:
+        """Wait until this layer's pages are in."""
+
+
+class Mover(Protocol):
+    """Copies between device pages and host slots; neither call waits."""
+
+    def backup(self, pages: Sequence[int], slots: Sequence[int]) -> Move: ...
+
+    def load_back(self, pages: Sequence[int], slots: Sequence[int]) -> LayerMove: ...
+
+
+class Observer(Protocol):
+    """Counts what HiCache moved."""
+
+    def moved(self, path: str, result: str, pages: int, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """Pages that a prefetch brought for one request; it owns their slots until it is served."""
+
+    first: int = 0
+    """Index in the prompt of the first page."""
+    slots: tuple[int, ...] = ()
+    writers: tuple[Role, ...] = ()
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.slots)
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """One request's device pages, its own until `HiCache.release`."""
+
+    keys: Sequence[bytes]
+    """Of the prompt's full pages; none where no tier may be used."""
+    pages: list[int]
+    """All of the prompt's, the last one perhaps not full."""
+    sources: list[PageSource]
+    """Of the leading pages that need not be computed."""
+    num_locked: int
+    """Leading pages that the tree holds for this lease."""
+    own: list[int]
+    """Pages that go back to the pool with the lease."""
+    load: LayerMove | None
+    """Brings the pages that were found below the device."""
+    owner: str
+    priority: int
+
+
+@dataclass(slots=True, kw_only=True)
+class HostRun:
+    """Pages of a run to be written to L3 from their slots, which the run owns until `stored`."""
+
+    keys: Sequence[bytes]
+    indices: list[int]
+    slots: list[int]
+    generation: int
+    """Of what was known about L3 when it began."""
+
+    @property
+    def page_keys(self) -> list[bytes]:
+        """The key of each page to write."""
+        return [self.keys[index] for index in self.indices]

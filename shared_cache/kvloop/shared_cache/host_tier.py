@@ -1,0 +1,69 @@
+"""Who may have how many slots of L2, and who goes for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from kvloop.shared_cache.hicache_parts import HiCacheConfig
+from kvloop.shared_cache.slot_owners import SlotOwners
+from kvloop.shared_cache.tree import RadixTree
+from kvloop.shared_cache.tree_node import Tier
+
+_ANY_TENANT = "*"
+
+
+class HostTier:
+    """Slots for the tree's host pages, and for pages on their way from L3; one thread owns it."""
+
+    def __init__(self, slots: SlotOwners, tree: RadixTree, config: HiCacheConfig) -> None:
+        self.slots = slots
+        self._tree = tree
+        self._quotas = config.tenant_quotas
+        self._max_fetching = max(1, int(config.prefetch_share * slots.num_slots))
+        self._fetching: Counter[str] = Counter()
+
+    @property
+    def num_fetching(self) -> int:
+        """Slots of pages on their way from L3."""
+        return self._fetching.total()
+
+    def take(self, n: int, owner: str) -> list[int]:
+        """Up to `n` slots; others' pages leave L2 for them, or the owner's where he has a quota."""
+        n = self._make_room_in_quota(min(n, self.slots.num_slots), owner)
+        missing = n - self.slots.num_free
+        if missing > 0:
+            self.slots.free(self._tree.evict(Tier.HOST, missing))
+        return self.slots.alloc_up_to(n)
+
+    def take_for_fetch(self, n: int, owner: str) -> list[int]:
+        """The same for pages to be read from L3: they hold a bounded share; end with `landed`."""
+        taken = self.take(min(n, self._max_fetching - self.num_fetching), owner)
+        self._fetching[owner] += len(taken)
+        return taken
+
+    def landed(self, n: int, owner: str) -> None:
+        """So many slots of `take_for_fetch` are no longer waiting for their pages."""
+        self._fetching[owner] -= n
+        assert self._fetching[owner] >= 0, owner
+
+    def _make_room_in_quota(self, n: int, owner: str) -> int:
+        quota = self._quota(owner)
+        if quota is None:
+            return n
+        n = min(n, quota - self._fetching[owner])
+        over = self._tree.num_pages(Tier.HOST, owner) + self._fetching[owner] + n - quota
+        if over > 0:
+            freed = self._tree.evict(Tier.HOST, over, owner)
+            self.slots.free(freed)
+            n -= over - len(freed)
+        return max(n, 0)
+
+    def _quota(self, owner: str) -> int | None:
+        """None: no limit, as for all where no API keys are configured."""
+        return self._quotas.get(owner, self._quotas.get(_ANY_TENANT)) if owner else None
+
+
+def ascending(indices: Sequence[int], n: int) -> list[int]:
+    """The `n` smallest: what comes first in a prompt is worth most."""
+    return sorted(indices)[:n]
