@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from kvloop.shared_cache.backend import StorageBackend
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.storage_errors import StorageUnavailable
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Whether the condition became true within ten seconds."""
+    until = time.monotonic() + 10
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.005)
+    return condition()
 
 
 class Valve:
@@ -19,9 +28,15 @@ class Valve:
         self.error: Exception | None = None
         self.num_opened = 0
         self.num_closed = 0
+        self.num_waiting = 0
+        """Calls that have come to the valve, ever."""
+        self.has_room = True
+        """For records; pages always have some."""
+        self.stats_error: Exception | None = None
         self.pages: dict[bytes, bytes] = {}
 
     def pass_through(self) -> None:
+        self.num_waiting += 1
         assert self.is_open.wait(30)
         if self.error is not None:
             raise self.error
@@ -63,14 +78,17 @@ class MemoryBackend(StorageBackend):
 
     def put_small(self, name: str, value: bytes) -> bool:
         self._valve.pass_through()
-        self._valve.pages[name.encode()] = value
-        return True
+        if self._valve.has_room:
+            self._valve.pages[name.encode()] = value
+        return self._valve.has_room
 
     def get_small(self, name: str) -> bytes | None:
         self._valve.pass_through()
         return self._valve.pages.get(name.encode())
 
     def stats(self) -> dict[str, float]:
+        if self._valve.stats_error is not None:
+            raise self._valve.stats_error
         return {"pages": len(self._valve.pages)}
 
     def clear(self) -> None:

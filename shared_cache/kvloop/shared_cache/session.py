@@ -102,3 +102,30 @@ class Session:
         except Exception:
             log.warning("closing a storage backend failed", exc_info=True)
         self.closed.set()
+
+
+class RetiredSessions:
+    """Sessions and opening threads that were given up and may still hang; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: list[Session] = []
+        self._keepers: list[threading.Thread] = []
+
+    def add(self, session: Session) -> None:
+        """Retire a session; it is remembered until its last call has ended."""
+        session.retire()
+        with self._lock:
+            self._sessions = [s for s in (*self._sessions, session) if not s.closed.is_set()]
+
+    def add_keeper(self, keeper: threading.Thread) -> None:
+        """Remember a thread that was told to end, and may hang in opening a backend."""
+        with self._lock:
+            self._keepers = [k for k in (*self._keepers, keeper) if k.is_alive()]
+
+    @property
+    def num_stuck(self) -> int:
+        """Calls and openings that have not ended."""
+        with self._lock:
+            num_calls = sum(session.num_calls for session in self._sessions)
+            return num_calls + sum(keeper.is_alive() for keeper in self._keepers)

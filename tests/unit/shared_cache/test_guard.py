@@ -1,10 +1,10 @@
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from memory_backend import MemoryBackend, Valve
+from memory_backend import MemoryBackend, Valve, eventually
 
 from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
@@ -49,13 +49,6 @@ def guard(valve: Valve, pool: HostPool) -> Iterator[GuardedBackend]:
     assert guard.close()
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    until = time.monotonic() + 10
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.005)
-    return condition()
-
-
 def take(pool: HostPool, n: int) -> list[int]:
     slots = pool.alloc(n)
     assert slots is not None
@@ -72,7 +65,7 @@ def test_calls_pass_while_attached(guard: GuardedBackend, pool: HostPool) -> Non
     assert bytes(pool.view(slot)[:5]) == b"hello"
     assert guard.put_small("name", b"value") and guard.get_small("name") == b"value"
     assert guard.delete(KEYS[:2]) == [True, False]
-    assert guard.clear() and guard.get_small("name") is None
+    assert guard.clear() == "cleared" and guard.get_small("name") is None
 
 
 def test_slots_are_free_again_after_a_call(guard: GuardedBackend, pool: HostPool) -> None:
@@ -101,7 +94,7 @@ def test_while_open_calls_are_refused_and_take_no_thread(
     before = guard.status()["stats"]["refused"]
     assert guard.get(KEYS[:1], take(pool, 1)) is None
     assert guard.get_small("x") is None and guard.put_small("x", b"") is False
-    assert guard.clear() is False
+    assert guard.clear() == "unavailable"
     assert guard.status()["stats"]["refused"] == before + 4
     assert guard.status()["stats"]["stalls"] == 1
 
@@ -280,3 +273,63 @@ def test_a_guard_without_a_backend_is_detached_and_refuses_all(pool: HostPool) -
     guard = GuardedBackend(None, pool, name="none", namespace=b"n" * 32)
     assert guard.state == "detached" and guard.exists(KEYS) is None and guard.epoch is None
     assert guard.close()
+
+
+def test_a_store_that_stays_away_is_tried_ever_more_rarely(valve: Valve, pool: HostPool) -> None:
+    tries = []
+
+    def fail() -> MemoryBackend:
+        tries.append(None)
+        raise StorageUnavailable("away")
+
+    config = replace(QUICK, first_retry_s=0.001, max_retry_s=60)
+    guard = GuardedBackend(fail, pool, name="away", namespace=b"n" * 32, config=config)
+    assert eventually(lambda: len(tries) >= 3)
+    time.sleep(0.3)
+    # Waits of 1, 2, 4, ... ms: eight of them last longer. Without back-off there were hundreds.
+    assert len(tries) <= 12
+    assert guard.close()
+
+
+def test_a_store_that_probes_well_but_serves_nothing_is_attached_ever_more_rarely(
+    valve: Valve, pool: HostPool
+) -> None:
+    class Hollow(MemoryBackend):
+        def probe(self) -> None:
+            pass
+
+    config = replace(QUICK, first_retry_s=0.001, max_retry_s=60, max_failures=1)
+    guard = GuardedBackend(
+        lambda: Hollow(valve, pool), pool, name="hollow", namespace=b"n" * 32, config=config
+    )
+    assert guard.wait_attached(5)
+    valve.error = StorageUnavailable("only probes")
+    until, num_failed = time.monotonic() + 0.3, 0
+    while time.monotonic() < until:
+        num_failed += guard.state == "attached"
+        guard.exists(KEYS)
+    assert 1 <= num_failed <= 12
+    assert guard.close()
+
+
+def test_a_connection_that_stalled_and_works_again_is_kept(
+    guard: GuardedBackend, valve: Valve
+) -> None:
+    valve.is_open.clear()
+    guard.exists(KEYS)
+    valve.is_open.set()
+    assert guard.wait_attached(10) and valve.num_opened == 1
+
+
+def test_while_a_stalled_backend_is_probed_calls_are_still_refused(
+    guard: GuardedBackend, valve: Valve
+) -> None:
+    valve.is_open.clear()
+    guard.exists(KEYS)
+    arrived = valve.num_waiting
+    assert eventually(lambda: valve.num_waiting > arrived)  # the probe hangs as well
+    reached, refused = valve.num_waiting, guard.status()["stats"]["refused"]
+    for _ in range(50):
+        assert guard.exists(KEYS) is None
+    assert guard.status()["stats"]["refused"] == refused + 50
+    assert guard.status()["stats"]["stalls"] == 1 and valve.num_waiting - reached <= 2
