@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from kvloop.engine.model_config import ModelConfig
 from kvloop.shared_cache.errors import ConfigError
-
-
-class PageLayout(Protocol):
-    """What the pool must know of a page object: `kvloop.shared_cache.page_object.PageShape`."""
-
-    @property
-    def head_groups(self) -> int: ...
-    @property
-    def payload_bytes(self) -> int: ...
-    @property
-    def object_bytes(self) -> int: ...
-    @property
-    def slot_bytes(self) -> int: ...
 
 
 class KVPool:
@@ -99,56 +84,6 @@ class KVPool:
         both = self._pages[layer].index_select(1, pages).flatten(1, 2)[:, :count]
         k, v = both.permute(0, 2, 1, 3)[:, None].unbind(0)
         return k, v
-
-    def read_pages(
-        self,
-        pages: Sequence[int],
-        slots: Sequence[int],
-        host: npt.NDArray[np.uint8],
-        layout: PageLayout,
-    ) -> None:
-        """Copy device pages into the payloads of host slots; `host` is `[slot, slot_bytes]`."""
-        for group, view in enumerate(self._payloads(host, layout)):
-            heads = self._group(group, layout)
-            if self.device.type == "cpu":
-                for page, slot in zip(pages, slots, strict=True):
-                    view[slot].copy_(heads[:, :, page])
-            else:
-                block = heads.index_select(2, torch.tensor(pages, device=self.device))
-                view[torch.tensor(slots)] = block.movedim(2, 0).cpu()
-
-    def write_pages(
-        self,
-        pages: Sequence[int],
-        slots: Sequence[int],
-        host: npt.NDArray[np.uint8],
-        layout: PageLayout,
-    ) -> None:
-        """Copy the payloads of host slots into device pages; the inverse of `read_pages`."""
-        for group, view in enumerate(self._payloads(host, layout)):
-            heads = self._group(group, layout)
-            if self.device.type == "cpu":
-                for page, slot in zip(pages, slots, strict=True):
-                    heads[:, :, page].copy_(view[slot])
-            else:
-                block = view[torch.tensor(slots)].to(self.device).movedim(0, 2)
-                heads[:, :, torch.tensor(pages, device=self.device)] = block
-
-    def _group(self, group: int, layout: PageLayout) -> torch.Tensor:
-        """The pool's heads of one head group."""
-        heads = self.tensor.shape[4] // layout.head_groups
-        return self.tensor.narrow(4, group * heads, heads)
-
-    def _payloads(self, host: npt.NDArray[np.uint8], layout: PageLayout) -> list[torch.Tensor]:
-        """One view `[slot, layer, k|v, token, head, size]` over the host pool per head group."""
-        layers, _, _, tokens, heads, size = self.tensor.shape
-        inner = (layers, 2, tokens, heads // layout.head_groups, size)
-        rows = torch.from_numpy(host)
-        views = []
-        for group in range(layout.head_groups):
-            part = rows.narrow(1, group * layout.object_bytes, layout.payload_bytes)
-            views.append(part.view(self.dtype).view(len(host), *inner))
-        return views
 
 
 def _too_large(num_bytes: int, error: Exception) -> ConfigError:

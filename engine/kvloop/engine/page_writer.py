@@ -44,7 +44,7 @@ class PageWriter:
         slots = self._parts.pool.alloc(count) if count else None
         if not slots:
             return 0
-        self._parts.read_device(pages[:count], slots)
+        self._parts.mover.backup(pages[:count], slots).wait()
         with self._lock:
             self._backlog += count
         for key, slot in zip(keys, slots, strict=False):

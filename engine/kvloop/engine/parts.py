@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from kvloop.engine.host_size import host_size
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.loaded_model import LoadedModel, load_engine_model
 from kvloop.engine.metrics import NodeMetrics
 from kvloop.engine.node_config import NodeConfig
+from kvloop.engine.page_mover import PageMover, make_mover
 from kvloop.engine.transformer import Transformer
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.factory import backend_opener
 from kvloop.shared_cache.guard import GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.memory_limit import available_memory
 from kvloop.shared_cache.namespace import NamespaceSpec
 from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.page_store import PageStore
-
-_DECODE_GB = 0.5
-"""Host memory that decode stages its pages in, where no flag says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,11 @@ class NodeParts:
     config: NodeConfig
     loaded: LoadedModel
     kv: KVPool
+    """L1."""
     pool: HostPool
+    """L2; on decode it only stages pages on their way to L3."""
+    mover: PageMover
+    """Between the two."""
     shape: PageShape
     store: PageStore
     metrics: NodeMetrics
@@ -65,16 +70,6 @@ class NodeParts:
         """Tokens, prompt and answer together."""
         limit = self.loaded.config.max_position_embeddings
         return min(self.config.context_length or limit, limit)
-
-    def read_device(self, pages: Sequence[int], slots: Sequence[int]) -> None:
-        """Copy device pages into host slots."""
-        if pages:
-            self.kv.read_pages(pages, slots, self.pool.array, self.shape)
-
-    def write_device(self, pages: Sequence[int], slots: Sequence[int]) -> None:
-        """Copy host slots into device pages."""
-        if pages:
-            self.kv.write_pages(pages, slots, self.pool.array, self.shape)
 
     def device_mark(self) -> Callable[[], None]:
         """A wait for all that the device was told up to now."""
@@ -115,12 +110,17 @@ def build_parts(config: NodeConfig) -> NodeParts:
         num_kv_heads=loaded.config.kv_heads,
         head_size=loaded.config.head_size,
         itemsize=loaded.dtype.itemsize,
+        codec=config.hicache_codec,
     )
-    pool = HostPool(shape, _num_slots(config, shape))
+    pool, staging = _host_pools(config, shape, kv)
     namespace = _namespace(config, loaded)
     metrics = NodeMetrics()
     store = PageStore(
-        _guard(config, pool, namespace), pool, namespace=namespace, writer=config.role
+        _guard(config, staging or pool, namespace),
+        pool,
+        namespace=namespace,
+        writer=config.role,
+        staging=staging,
     )
     identity = Identity(secrets.token_hex(8), namespace.hex(), config.generation)
     return NodeParts(
@@ -128,6 +128,7 @@ def build_parts(config: NodeConfig) -> NodeParts:
         loaded=loaded,
         kv=kv,
         pool=pool,
+        mover=make_mover(kv, pool, config.hicache_io_backend),
         shape=shape,
         store=store,
         metrics=metrics,
@@ -135,23 +136,34 @@ def build_parts(config: NodeConfig) -> NodeParts:
     )
 
 
+def _host_pools(
+    config: NodeConfig, shape: PageShape, kv: KVPool
+) -> tuple[HostPool, HostPool | None]:
+    """L2, and what its pages are converted through where they are no page objects."""
+    # The device pool of a CPU is memory that nothing has touched yet.
+    reserved = kv.num_bytes if kv.device.type == "cpu" else 0
+    size = host_size(config, shape, available=available_memory(), reserved=reserved)
+    pool = HostPool(shape, size.num_slots, size.layout)
+    staging = HostPool(shape, size.num_staging) if size.num_staging else None
+    if kv.device.type == "cuda":
+        from kvloop.engine.pinned import pin
+
+        weakref.finalize(pool, pin(pool, kv.device).close).atexit = False
+    return pool, staging
+
+
 def _guard(config: NodeConfig, pool: HostPool, namespace: bytes) -> GuardedBackend:
     name = config.hicache_storage_backend
     if name is None:
         return GuardedBackend(None, pool, name="none", namespace=namespace)
-    opener = backend_opener(name, config.hicache_storage_backend_extra_config, pool, namespace)
+    opener = backend_opener(
+        name,
+        config.hicache_storage_backend_extra_config,
+        pool,
+        namespace,
+        config.hicache_dynamic_modules,
+    )
     return GuardedBackend(opener, pool, name=name, namespace=namespace)
-
-
-def _num_slots(config: NodeConfig, shape: PageShape) -> int:
-    if config.hicache_size is None and config.role == "prefill":
-        return max(int(config.hicache_ratio * config.num_pages), 1)
-    slots = int((config.hicache_size or _DECODE_GB) * 1e9) // shape.slot_bytes
-    if slots < 1:
-        raise ConfigError(
-            f"--hicache-size {config.hicache_size} GB holds no page of {shape.slot_bytes} bytes"
-        )
-    return slots
 
 
 def _namespace(config: NodeConfig, loaded: LoadedModel) -> bytes:

@@ -170,7 +170,7 @@ class PrefillScheduler:
         overlap = len(matched) - job.num_matched
         # The tree changed while the job queued: what joins on is used, the rest computed again.
         usable = loaded[overlap:] if overlap >= 0 else []
-        self._parts.write_device(fresh[: len(usable)], [slot for slot, _ in usable])
+        self._parts.mover.load_back(fresh[: len(usable)], [slot for slot, _ in usable]).wait()
         self._parts.pool.free([slot for slot, _ in loaded])
         job.num_matched = len(matched)
         job.pages = matched + fresh

@@ -1,17 +1,15 @@
-"""The device pool's layout, addresses, and copies to and from page objects."""
+"""The device pool's layout and addresses."""
 
 from __future__ import annotations
 
 import mmap
 
-import numpy as np
 import pytest
 import torch
 
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.model_config import ModelConfig
 from kvloop.shared_cache.errors import ConfigError
-from kvloop.shared_cache.page_object import PageShape
 
 CONFIG = ModelConfig.from_dict(
     {
@@ -51,32 +49,6 @@ def test_addresses_are_page_aligned_and_strides_reach_every_block():
     assert pool.address % mmap.PAGESIZE == 0
     assert raw.numel() == pool.num_bytes
     assert torch.equal(block, pool.tensor[2, 1, 7].flatten())
-
-
-@pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_pages_go_to_page_objects_and_back_bit_for_bit(dtype, groups):
-    pool, other = filled(dtype), KVPool(CONFIG, 10, 4, dtype)
-    shape = PageShape(
-        num_layers=3,
-        page_size=4,
-        num_kv_heads=4,
-        head_size=8,
-        itemsize=dtype.itemsize,
-        head_groups=groups,
-    )
-    host = np.full((6, shape.slot_bytes), 255, np.uint8)
-    pool.read_pages([1, 7, 3], [5, 0, 2], host, shape)
-    other.write_pages([9, 0, 4], [5, 0, 2], host, shape)
-    assert torch.equal(other.tensor[:, :, [9, 0, 4]], pool.tensor[:, :, [1, 7, 3]])
-    heads = 4 // groups
-    for group in range(groups):
-        at = group * shape.object_bytes
-        payload = torch.from_numpy(host[0, at : at + shape.payload_bytes]).view(dtype)
-        wanted = pool.tensor[:, :, 7, :, group * heads : (group + 1) * heads]
-        assert torch.equal(payload, wanted.flatten())
-        assert (host[0, at + shape.payload_bytes : at + shape.object_bytes] == 255).all()
-    assert (host[[1, 3, 4]] == 255).all()
 
 
 def test_gathered_pages_equal_a_view_of_the_same_tokens():
