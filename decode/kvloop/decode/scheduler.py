@@ -29,6 +29,7 @@ from kvloop.engine.messages import (
 from kvloop.engine.parts import NodeParts
 from kvloop.engine.sampling import Sampled, sample
 from kvloop.engine.transfer import Transfer
+from kvloop.shared_cache.hicache_names import PrefetchPolicy, WritePolicy
 from kvloop.shared_cache.wire import (
     Finished,
     GenerateEvent,
@@ -87,6 +88,24 @@ class DecodeScheduler:
     def intercept(self, message: ToEngine) -> bool:
         """Nothing here needs the link's own thread."""
         return False
+
+    def set_policies(
+        self, prefetch_policy: PrefetchPolicy | None, write_policy: WritePolicy | None
+    ) -> None:
+        """The admin API refuses both on a decode node: it has neither policy."""
+        assert prefetch_policy is None and write_policy is None
+
+    def set_prefetch_limits(
+        self,
+        threshold: int | None,
+        timeout_base: float | None,
+        timeout_per_ki_token: float | None,
+    ) -> None:
+        """Nothing to limit; both roles are given one extra config."""
+
+    def policies(self) -> dict[str, str]:
+        """None here."""
+        return {}
 
     def describe(self) -> dict[str, object]:
         """What /server_info adds."""

@@ -29,6 +29,7 @@ from kvloop.engine.messages import (
     Hello,
     LoadReport,
     Reply,
+    StorageAction,
     ToEngine,
     ToFront,
 )
@@ -89,6 +90,12 @@ class EngineClient:
         assert isinstance(reply, Reply)
         return reply.body
 
+    async def act(self, make: Callable[[int], StorageAction], timeout_s: float) -> Reply:
+        """Have an action on L3 done; raises KVLoopError when no answer comes in time."""
+        reply = await self._ask(make, timeout_s)
+        assert isinstance(reply, Reply)
+        return reply
+
     async def cancel(self, request_id: str, attempt: str) -> bool:
         """Prefill: whether no write of the attempt is outstanding."""
         reply = await self._ask(lambda call: Cancel(call, request_id, attempt), _CALL_S)
@@ -96,7 +103,7 @@ class EngineClient:
         return reply.quiet
 
     async def _ask(
-        self, make: Callable[[int], Call | Cancel], timeout_s: float
+        self, make: Callable[[int], Call | Cancel | StorageAction], timeout_s: float
     ) -> CancelDone | Reply:
         call = next(self._ids)
         future = self._calls[call] = asyncio.get_running_loop().create_future()

@@ -10,7 +10,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -20,8 +19,12 @@ from fastapi import FastAPI, Request, Response
 from kvloop.engine.engine_client import EngineClient
 from kvloop.engine.messages import Hello, ToFront
 from kvloop.engine.node_config import NodeConfig
+from kvloop.engine.replies import error_response, json_response, raw_json
+from kvloop.engine.storage_routes import StorageRoutes
 from kvloop.shared_cache.errors import ConfigError, KVLoopError
 from kvloop.shared_cache.wire import SECRET_HEADER, NodeRecord
+
+__all__ = ["NodeFront", "error_response", "json_response", "run_front"]
 
 log = logging.getLogger("kvloop.node")
 _HEARTBEAT_S = 0.5
@@ -163,7 +166,11 @@ class NodeFront:
         self.app.get("/metrics")(self._metrics)
         self.app.get("/server_info")(self._server_info)
         self.app.post("/flush_cache")(self._flush_cache)
-        self.app.get("/hicache/storage-backend")(self._storage_status)
+        StorageRoutes(
+            self.config.role,
+            lambda: self.engine,
+            lambda request: self._admin_refusal(request) or self._unready(),
+        ).add_to(self.app)
 
     async def _healthz(self) -> Response:
         return json_response({"status": "ok"})
@@ -188,11 +195,7 @@ class NodeFront:
 
     async def _flush_cache(self, request: Request) -> Response:
         refusal = self._admin_refusal(request) or self._unready()
-        return refusal or _raw_json(await self.engine.call("flush_cache"))
-
-    async def _storage_status(self, request: Request) -> Response:
-        refusal = self._admin_refusal(request) or self._unready()
-        return refusal or _raw_json(await self.engine.call("storage_status"))
+        return refusal or raw_json(await self.engine.call("flush_cache"))
 
     def _unready(self) -> Response | None:
         return error_response(503, "the engine is starting") if self.hello is None else None
@@ -201,8 +204,8 @@ class NodeFront:
         key = self.config.admin_api_key
         if key is None:
             return error_response(403, "no --admin-api-key is configured: admin calls are refused")
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), key.encode()):
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), key.encode()):
             return error_response(401, "the admin key is missing or wrong")
         return None
 
@@ -250,20 +253,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 async def _engine_silent(_request: Request, error: Exception) -> Response:
     return error_response(503, str(error))
-
-
-def json_response(body: Any, status: int = 200) -> Response:
-    """msgspec structs and plain data as JSON."""
-    return Response(msgspec.json.encode(body), status, media_type="application/json")
-
-
-def error_response(status: int, message: str) -> Response:
-    """An error in words, in OpenAI's shape."""
-    return json_response({"error": {"message": message, "code": status}}, status)
-
-
-def _raw_json(body: bytes) -> Response:
-    return Response(body, media_type="application/json")
 
 
 async def _logged(work: Awaitable[None]) -> None:

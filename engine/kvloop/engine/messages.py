@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kvloop.engine.node_config import NodeConfig
+from kvloop.engine.storage_change import StorageChange
 from kvloop.shared_cache.wire import (
     GenerateEvent,
     GenerateRequest,
@@ -63,9 +64,35 @@ class Call(msgspec.Struct, frozen=True, tag=True):
     name: str
 
 
+class AttachStorage(msgspec.Struct, frozen=True, tag=True):
+    """Exchange the L3 backend, set policies, or both; may hold secrets. Answered by a Reply."""
+
+    call: int
+    change: StorageChange
+
+
+class DetachStorage(msgspec.Struct, frozen=True, tag=True):
+    """Let running calls end, for so long, and close L3. Answered by a Reply."""
+
+    call: int
+    timeout_s: float
+
+
+class ClearStorage(msgspec.Struct, frozen=True, tag=True):
+    """Remove this namespace from L3. Answered by a Reply."""
+
+    call: int
+    timeout_s: float
+
+
+StorageAction = AttachStorage | DetachStorage | ClearStorage
+
+
 class Reply(msgspec.Struct, frozen=True, tag=True):
     call: int
     body: bytes
+    status: int = 200
+    """HTTP's, for what the front passes on."""
 
 
 class HandOffEvent(msgspec.Struct, frozen=True, tag=True):
@@ -144,7 +171,19 @@ class Died(msgspec.Struct, frozen=True, tag=True):
     is_config: bool
 
 
-ToEngine = Submit | Abort | Attempt | Cancel | Call | HandOffEvent | HandOffBroken | AttemptQuiet
+ToEngine = (
+    Submit
+    | Abort
+    | Attempt
+    | Cancel
+    | Call
+    | AttachStorage
+    | DetachStorage
+    | ClearStorage
+    | HandOffEvent
+    | HandOffBroken
+    | AttemptQuiet
+)
 ToFront = (
     AskPrefill | GiveUp | Answer | AttemptEvent | CancelDone | Reply | Hello | LoadReport | Died
 )

@@ -25,12 +25,15 @@ from kvloop.engine.messages import (
     Hello,
     LoadReport,
     Reply,
+    StorageAction,
     ToEngine,
     ToFront,
 )
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.parts import NodeParts, build_parts
+from kvloop.engine.storage_admin import Policies, StorageAdmin
 from kvloop.engine.transfer import Transfer
+from kvloop.shared_cache.backend_config import split_prefetch_settings
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.wire import NodeLoad
 
@@ -42,7 +45,7 @@ _PR_SET_PDEATHSIG = 1
 _DECODE_NICE = 7
 
 
-class Scheduler(Protocol):
+class Scheduler(Policies, Protocol):
     """What the loop drives; one for each role."""
 
     def handle(self, message: ToEngine) -> None: ...
@@ -105,24 +108,32 @@ def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) 
     transfer = Transfer(config.transfer_host, config.transfer_protocol, config.transfer_device)
     transfer.register(parts.kv.address, parts.kv.num_bytes)
     scheduler = make_scheduler(parts, transfer, link.send)
+    limits, _ = split_prefetch_settings(config.hicache_storage_backend_extra_config)
+    scheduler.set_prefetch_limits(*limits)
+    admin = StorageAdmin(parts.store.guard, scheduler, link.send, config.hicache_dynamic_modules)
     link.intercept = lambda message: (
-        _stops(message, stop) or _intercept(message, parts, scheduler, link)
+        _stops(message, stop)
+        or _answers(message, parts, admin, link)
+        or scheduler.intercept(message)
     )
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     link.send(_hello(parts, transfer))
-    _loop(parts, scheduler, link, stop)
+    _loop(scheduler, admin, link, stop)
     scheduler.close(_DRAIN_S)
     parts.store.close()
 
 
-def _loop(parts: NodeParts, scheduler: Scheduler, link: EngineLink, stop: threading.Event) -> None:
+def _loop(
+    scheduler: Scheduler, admin: StorageAdmin, link: EngineLink, stop: threading.Event
+) -> None:
     is_busy, reported_at, reported = False, 0.0, NodeLoad()
     while not stop.is_set():
         for message in link.receive(0 if is_busy else _IDLE_S):
             if isinstance(message, Call):
-                link.send(Reply(message.call, _call(message.name, parts, scheduler)))
+                link.send(Reply(message.call, _call(message.name, scheduler)))
             else:
                 scheduler.handle(message)
+        admin.turn()
         is_busy = scheduler.step()
         now = time.monotonic()
         if now - reported_at > _LOAD_EVERY_S and (load := scheduler.load()) != reported:
@@ -137,20 +148,24 @@ def _stops(message: ToEngine, stop: threading.Event) -> bool:
     return is_stop
 
 
-def _intercept(message: ToEngine, parts: NodeParts, scheduler: Scheduler, link: EngineLink) -> bool:
-    if isinstance(message, Call) and message.name == "metrics":
+def _answers(message: ToEngine, parts: NodeParts, admin: StorageAdmin, link: EngineLink) -> bool:
+    """What the loop need not be asked, on the link's thread."""
+    if isinstance(message, StorageAction):
+        admin.start(message)
+    elif isinstance(message, Call) and message.name == "metrics":
         link.send(Reply(message.call, parts.render_metrics()))
-        return True
-    return scheduler.intercept(message)
+    elif isinstance(message, Call) and message.name == "storage_status":
+        link.send(Reply(message.call, msgspec.json.encode(admin.status())))
+    else:
+        return False
+    return True
 
 
-def _call(name: str, parts: NodeParts, scheduler: Scheduler) -> bytes:
+def _call(name: str, scheduler: Scheduler) -> bytes:
     """Calls that need the loop's own state."""
     if name == "flush_cache":
         freed, stayed = scheduler.flush()
         return msgspec.json.encode({"freed_pages": freed, "pages_in_use": stayed})
-    if name == "storage_status":
-        return msgspec.json.encode(parts.store.status())
     assert name == "describe", name
     return msgspec.json.encode(scheduler.describe())
 

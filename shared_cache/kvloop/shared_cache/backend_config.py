@@ -39,11 +39,13 @@ def split_prefetch_settings(
 
 def parse_backend_config(backend: str, fields: Mapping[str, Any], config: type[Config]) -> Config:
     """Make the backend's config struct; raises ConfigError naming the field that is wrong."""
-    parsed, rest = parse_own_fields(backend, fields, config)
-    for name in rest:
-        known = ", ".join(config.__struct_fields__)
-        raise ConfigError(f"{_where(backend)} has an unknown field {name!r}; known: {known}")
-    return parsed
+    known = config.__struct_fields__
+    for name in fields:
+        if name not in known:
+            raise ConfigError(
+                f"{_where(backend)} has an unknown field {name!r}; known: {', '.join(known)}"
+            )
+    return parse_own_fields(backend, fields, config)[0]
 
 
 def parse_own_fields(

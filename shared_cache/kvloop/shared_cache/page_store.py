@@ -223,3 +223,15 @@ class PageStore:
             yield
         finally:
             self.counters.add_seconds(path, time.monotonic() - start)
+
+    # --- the backend itself -------------------------------------------------------------------
+
+    @property
+    def guard(self) -> GuardedBackend:
+        """For the admin API: attach, detach, clear."""
+        return self._backend
+
+    @property
+    def generation(self) -> int:
+        """What was learnt of L3's content under an earlier one is void."""
+        return self._backend.generation
