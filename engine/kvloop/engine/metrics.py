@@ -27,6 +27,11 @@ class NodeMetrics:
         self.pages = self._counter("kvloop_pages", "Pages moved", "path", "result")
         self.page_bytes = self._counter("kvloop_pages_bytes", "Bytes moved", "path", "result")
         self.page_seconds = self._counter("kvloop_pages_seconds", "Time moving", "path", "result")
+        self.prefetch_unfulfilled = self._counter(
+            "kvloop_prefetch_unfulfilled_pages",
+            "Pages of L3 that a prompt was computed without, by why",
+            "reason",
+        )
         self.chain_holes = self._counter(
             "kvloop_chain_holes", "Pages missing from a chain", "reason", "repaired"
         )
@@ -42,6 +47,12 @@ class NodeMetrics:
         )
         self.free_pages = Gauge(
             "kvloop_device_free_pages", "Free pages of the device pool", registry=self.registry
+        )
+        self.tier_pages = Gauge(
+            "kvloop_tier_pages",
+            "Pages that a prefill node holds, or of L3 knows, by tier",
+            ["tier"],
+            registry=self.registry,
         )
         self.storage_state = Gauge(
             "kvloop_storage_state",

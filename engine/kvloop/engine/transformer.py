@@ -76,21 +76,32 @@ class Transformer:
         self._workers = RowWorkers(threads) if threads > 1 and self.device.type == "cpu" else None
         self._attention = Attention(config.heads, config.kv_heads, config.head_size)
 
-    def forward(self, batch: Batch, pool: KVPool, on_layer: OnLayer | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        batch: Batch,
+        pool: KVPool,
+        on_layer: OnLayer | None = None,
+        before_layer: OnLayer | None = None,
+    ) -> torch.Tensor:
         """fp32 logits `[segments that want logits, vocab]`, in the order of the segments.
 
-        `on_layer(l)` is called as soon as layer l's K and V of this batch are in the pool; on
-        another thread than the caller's, at times, but never twice at once.
+        `before_layer(l)` is called before layer l reads the pool, by each thread that will, and
+        returns once the KV that this batch builds on is there. `on_layer(l)` is called as soon as
+        layer l's K and V of this batch are in the pool; on another thread than the caller's, at
+        times, but never twice at once.
         """
+        ready, written = before_layer or _nothing, on_layer or _nothing
         parts = self._workers.parts(batch) if self._workers else [batch]
         if self._workers is None or len(parts) == 1:
-            return self._compute(batch, pool, on_layer or _nothing)
-        meeting = Meeting(len(parts), on_layer or _nothing)
-        tasks = [partial(self._compute, part, pool, meeting.wait) for part in parts]
+            return self._compute(batch, pool, written, ready)
+        meeting = Meeting(len(parts), written)
+        tasks = [partial(self._compute, part, pool, meeting.wait, ready) for part in parts]
         return torch.cat(self._workers.run(tasks, meeting))
 
     @torch.inference_mode()
-    def _compute(self, batch: Batch, pool: KVPool, written: OnLayer) -> torch.Tensor:
+    def _compute(
+        self, batch: Batch, pool: KVPool, written: OnLayer, ready: OnLayer
+    ) -> torch.Tensor:
         """The logits of one part; `written(l)` returns when all parts have written layer l."""
         rows = batch.logit_rows()
         step = self._step(batch)
@@ -98,6 +109,7 @@ class Transformer:
         last = self.config.layers - 1
         for i, layer in enumerate(self._layers):
             q = self._write_kv(x, i, layer, pool, step)
+            ready(i)
             written(i)
             if i == last and not rows:
                 return x.new_empty((0, self.config.vocab), dtype=torch.float32)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from kvloop.prefill.attempt import Attempt
 from kvloop.prefill.prefetch import Prefetch
+from kvloop.shared_cache.hicache_parts import Fetched, Lease
 from kvloop.shared_cache.keys import page_keys
-from kvloop.shared_cache.wire import PrefillRequest, PromptSources, Role, StorageState
+from kvloop.shared_cache.wire import PrefillRequest, PromptSources, StorageState
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,15 +19,16 @@ class Job:
     attempt: Attempt
     keys: list[bytes]
     """Of the prompt's full pages; empty when the cache is off."""
-    prefetch: Prefetch
     page_size: int
-    pages: list[int] = field(default_factory=list)
-    num_matched: int = 0
-    """Leading pages that the tree holds and that are locked for this job."""
-    writers: list[Role] = field(default_factory=list)
-    """Of the pages read from the shared cache, which follow the matched ones."""
+    prefetch: Prefetch | None = None
+    fetched: Fetched | None = None
+    """What the prefetch brought, until the lease has it."""
+    lease: Lease | None = None
+    """The job's device pages, once it has been placed."""
+    ready_at: float | None = None
+    """Since when it could have been computed, had it not waited for its prefetch."""
     num_done: int = 0
-    """Tokens whose KV is in `pages`."""
+    """Tokens whose KV is in the lease's pages."""
     storage: list[StorageState] = field(default_factory=list)
     sources: PromptSources = field(default_factory=PromptSources)
     last_layer_at: float = 0.0
@@ -42,6 +44,11 @@ class Job:
         return len(self.request.prompt)
 
     @property
+    def pages(self) -> list[int]:
+        """Device pages of the whole prompt; none before it has been placed."""
+        return self.lease.pages if self.lease is not None else []
+
+    @property
     def num_full_pages(self) -> int:
         return self.num_tokens // self.page_size
 
@@ -50,12 +57,13 @@ class Job:
         return -(-self.num_tokens // self.page_size)
 
     @property
-    def reusable_keys(self) -> list[bytes]:
-        """A prompt's last token is always computed: its logits are wanted."""
-        return self.keys[: (self.num_tokens - 1) // self.page_size]
+    def num_reusable(self) -> int:
+        """Leading pages that may come from a tier: the last token is always computed."""
+        return min((self.num_tokens - 1) // self.page_size, len(self.keys))
 
     @property
-    def reads_device(self) -> bool:
+    def reads_tree(self) -> bool:
+        """Whether L1 and L2 may be read."""
         return self.request.cache == "on"
 
 

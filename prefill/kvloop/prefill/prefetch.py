@@ -1,74 +1,165 @@
-"""Reads a prompt's pages from the shared cache into the host pool while the prompt queues."""
+"""Reads a prompt's pages from the shared cache into L2 while the prompt queues."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
-from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.hicache import HiCache
+from kvloop.shared_cache.hicache_parts import Fetched
 from kvloop.shared_cache.page_store import PageStore
+from kvloop.shared_cache.prefetch_policy import Rates
 from kvloop.shared_cache.wire import Role
+from kvloop.shared_cache.workers import Workers
 
 _THREADS = 4
-Loaded = list[tuple[int, Role | None]]
-"""(host slot, writer) of each page asked for; without a writer the page is not there."""
+_BATCH_BYTES = 8 << 20
+"""Read in one go: small enough to stop soon, large enough to be quick."""
 
 
 class Prefetch:
-    """Pages of one prompt on their way from the shared cache; `pages` is their leading run."""
+    """Pages of one prompt on their way; made and moved on by the Prefetcher."""
 
-    def __init__(self, pool: HostPool, future: Future[Loaded] | None = None) -> None:
-        self._pool, self._future = pool, future
+    def __init__(self, keys: Sequence[bytes], first: int, owner: str) -> None:
+        self.keys, self.first, self.owner = keys, first, owner
+        self.began_at = time.monotonic()
+        self.num_found = 0
+        """Pages that L3 says it has, from `first` on."""
+        self.slots: list[int] = []
+        self.writers: list[Role] = []
+        """Of the pages that have arrived; grown by the reading thread."""
+        self.is_done = False
+        self.is_stopped = False
+        """Whoever waited has gone on without the rest."""
+        self.num_given = 0
+        """Leading slots that belong to the request now."""
+        self.future: Future[None] | Future[int]
 
     @property
-    def is_done(self) -> bool:
-        return self._future is None or self._future.done()
-
-    def take(self) -> list[tuple[int, Role]]:
-        """(host slot, writer) of each page of the run; the slots are the caller's to free."""
-        if self._future is None:
-            return []
-        future, self._future = self._future, None
-        return _leading(self._pool, future.result())
-
-    def drop(self) -> None:
-        """Free what has come, or will come."""
-        if self._future is not None:
-            future, self._future = self._future, None
-            future.add_done_callback(lambda done: _free(self._pool, done.result()))
+    def num_wanted(self) -> int:
+        """Pages that it may still bring, or has brought."""
+        return len(self.slots) or len(self.keys) - self.first
 
 
 class Prefetcher:
-    """Runs loads on a few threads; the store bounds each by its own deadline."""
+    """`turn` is called by the loop; a few threads ask and read."""
 
-    def __init__(self, store: PageStore, pool: HostPool) -> None:
-        self._store, self._pool = store, pool
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="prefetch")
+    def __init__(
+        self,
+        store: PageStore,
+        cache: HiCache,
+        rates: Rates,
+        unfulfilled: Callable[[str, int], None],
+        page_bytes: int,
+    ) -> None:
+        self._store, self._cache, self._rates = store, cache, rates
+        self._unfulfilled = unfulfilled
+        self._batch = max(1, _BATCH_BYTES // page_bytes)
+        self._threads = Workers(_THREADS, "prefetch")
+        self._asking: list[Prefetch] = []
+        self._reading: list[Prefetch] = []
 
-    def start(self, keys: Sequence[bytes]) -> Prefetch:
-        """Begin to load the leading run of `keys` that the shared cache holds."""
-        if not keys:
-            return Prefetch(self._pool)
-        return Prefetch(self._pool, self._threads.submit(self._load, list(keys)))
+    @property
+    def num_active(self) -> int:
+        return len(self._asking) + len(self._reading)
+
+    def start(self, keys: Sequence[bytes], first: int, owner: str) -> Prefetch:
+        """Look in L3 for the pages of a run from `first` on."""
+        prefetch = Prefetch(keys, first, owner)
+        prefetch.future = self._threads.submit(self._ask, prefetch)
+        self._asking.append(prefetch)
+        return prefetch
+
+    def turn(self) -> None:
+        """Give slots to those that found pages; end those that have read them."""
+        asked = [p for p in self._asking if p.future.done()]
+        self._asking = [p for p in self._asking if p not in asked]
+        for prefetch in asked:
+            self._begin(prefetch)
+        read = [p for p in self._reading if p.future.done()]
+        self._reading = [p for p in self._reading if p not in read]
+        for prefetch in read:
+            self._end(prefetch)
+
+    def take(self, prefetch: Prefetch, reason: str) -> Fetched:
+        """What has arrived, its slots the caller's; the rest is not waited for, by that reason."""
+        arrived = len(prefetch.writers)
+        fetched = self._slice(prefetch, 0, arrived)
+        prefetch.num_given = arrived
+        if not prefetch.is_done:
+            prefetch.is_stopped = True
+            self._unfulfilled(reason, max(prefetch.num_found - arrived, 0))
+            self._adopt(prefetch, fetched)
+        return fetched
+
+    def drop(self, prefetch: Prefetch) -> None:
+        """Nobody waits for it any more."""
+        self._cache.give_back(self.take(prefetch, "cancelled"))
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Begin nothing more."""
+        for prefetch in (*self._asking, *self._reading):
+            prefetch.is_stopped = True
+        self._threads.stop()
 
-    def _load(self, keys: list[bytes]) -> Loaded:
-        slots = self._pool.alloc_up_to(self._store.leading_run(keys))
-        writers = self._store.load(keys[: len(slots)], slots)
-        return list(zip(slots, writers, strict=True))
+    # --- the loop's side ------------------------------------------------------------------------
 
+    def _begin(self, prefetch: Prefetch) -> None:
+        if prefetch.is_stopped or not prefetch.num_found:
+            prefetch.is_done = True
+            return
+        prefetch.slots = self._cache.host.take_for_fetch(prefetch.num_found, prefetch.owner)
+        self._unfulfilled("no_slot", prefetch.num_found - len(prefetch.slots))
+        if not prefetch.slots:
+            prefetch.is_done = True
+            return
+        prefetch.future = self._threads.submit(self._read, prefetch)
+        self._reading.append(prefetch)
 
-def _leading(pool: HostPool, pages: Loaded) -> list[tuple[int, Role]]:
-    run: list[tuple[int, Role]] = []
-    for slot, writer in pages:
-        if writer is None:
-            break
-        run.append((slot, writer))
-    _free(pool, pages[len(run) :])
-    return run
+    def _end(self, prefetch: Prefetch) -> None:
+        arrived = len(prefetch.writers)
+        self._cache.host.landed(len(prefetch.slots), prefetch.owner)
+        self._cache.host.slots.free(prefetch.slots[arrived:])
+        late = self._slice(prefetch, prefetch.num_given, arrived)
+        self._adopt(prefetch, late)
+        if prefetch.is_stopped:
+            self._cache.give_back(late)
+        else:
+            self._unfulfilled("lost", len(prefetch.slots) - arrived)
+        prefetch.is_done = True
 
+    def _adopt(self, prefetch: Prefetch, fetched: Fetched) -> None:
+        if fetched.slots:
+            self._cache.adopt(prefetch.keys, fetched, prefetch.owner)
 
-def _free(pool: HostPool, pages: Loaded) -> None:
-    pool.free([slot for slot, _ in pages])
+    def _slice(self, prefetch: Prefetch, start: int, end: int) -> Fetched:
+        return Fetched(
+            first=prefetch.first + start,
+            slots=tuple(prefetch.slots[start:end]),
+            writers=tuple(prefetch.writers[start:end]),
+        )
+
+    # --- the threads' side ----------------------------------------------------------------------
+
+    def _ask(self, prefetch: Prefetch) -> None:
+        if not prefetch.is_stopped:
+            prefetch.num_found = self._store.leading_run(prefetch.keys[prefetch.first :])
+
+    def _read(self, prefetch: Prefetch) -> None:
+        keys = prefetch.keys[prefetch.first :]
+        for start in range(0, len(prefetch.slots), self._batch):
+            if prefetch.is_stopped:
+                return
+            batch = slice(start, min(start + self._batch, len(prefetch.slots)))
+            began_at = time.monotonic()
+            writers = self._store.load(keys[batch], prefetch.slots[batch])
+            now = time.monotonic()
+            good = writers.index(None) if None in writers else len(writers)
+            prefetch.writers += [writer for writer in writers[:good] if writer is not None]
+            if good:
+                self._rates.fetched(good, now - began_at)
+            if good < len(writers):
+                return
+            if not start:
+                self._rates.answered(now - prefetch.began_at)

@@ -14,19 +14,20 @@ import torch
 
 from kvloop.engine.batch import Segment, make_batch
 from kvloop.engine.chunks import plan_chunks
-from kvloop.engine.device_cache import DeviceCache
 from kvloop.engine.messages import Attempt as AttemptMessage
 from kvloop.engine.messages import AttemptEvent, Cancel, CancelDone, ToEngine, ToFront
-from kvloop.engine.metrics import NodeMetrics
 from kvloop.engine.parts import NodeParts
 from kvloop.engine.sampling import SamplingState, sample
 from kvloop.engine.transfer import Transfer
 from kvloop.prefill.attempt import Attempt, Attempts
+from kvloop.prefill.cache_controller import CacheController
 from kvloop.prefill.job import Job, job_keys
-from kvloop.prefill.prefetch import Prefetch, Prefetcher
-from kvloop.prefill.sender import Push, Sender
+from kvloop.prefill.pushes import Pushes
+from kvloop.prefill.refusal import Limits
+from kvloop.prefill.sender import Sender
 from kvloop.prefill.sources import prompt_sources
-from kvloop.prefill.written import Written
+from kvloop.shared_cache.hicache_names import PrefetchPolicy, WritePolicy
+from kvloop.shared_cache.tree_node import Tier
 from kvloop.shared_cache.wire import (
     NodeLoad,
     PrefillDone,
@@ -42,24 +43,29 @@ _CANCEL_S = 5.0
 
 
 class PrefillScheduler:
-    """Owns the device pool; everything but `attempts` is touched by the loop thread only."""
+    """Everything but `attempts` is touched by the loop thread only."""
 
     def __init__(
         self, parts: NodeParts, transfer: Transfer, send: Callable[[ToFront], None]
     ) -> None:
         self._parts, self._send = parts, send
-        self._config = parts.config
-        self._metrics: NodeMetrics = parts.metrics
+        self._config, self._metrics = parts.config, parts.metrics
         self._page_size = parts.config.page_size
-        self.cache = DeviceCache(parts.kv.num_pages)
+        self.controller = CacheController(parts)
         self.attempts = Attempts()
+        self._limits = Limits(
+            namespace=parts.identity.namespace,
+            generation=parts.identity.generation,
+            page_size=self._page_size,
+            num_pages=parts.kv.num_pages,
+            max_queued=self._config.max_queued_requests,
+        )
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._sending: list[Job] = []
         self._ended: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._prefetcher = Prefetcher(parts.store, parts.pool)
-        self._written = Written(parts)
         self._sender = Sender(transfer, parts.kv, parts.metrics, self._report, self._fail_transfer)
+        self._pushes = Pushes(parts, self._sender)
         self._progress_at = 0.0
 
     # --- what the front sends ---------------------------------------------------------------
@@ -81,7 +87,9 @@ class PrefillScheduler:
 
     def describe(self) -> dict[str, object]:
         """What /server_info adds."""
-        return {"cached_pages": self.cache.num_cached}
+        tree = self.controller.cache.tree
+        tiers = {tier.name.lower(): tree.num_pages(tier) for tier in Tier}
+        return {"cached_pages": tiers["device"], "tier_pages": tiers, **self.policies()}
 
     def _add(self, request: PrefillRequest) -> None:
         """Take an attempt in, or refuse it at once."""
@@ -89,41 +97,56 @@ class PrefillScheduler:
         if attempt is None:
             self._refuse(request, Refused(status=409, kind="cancelled", message="cancelled before"))
             return
-        refusal = self._refusal(request)
+        refusal = self._limits.refusal(request, len(self._waiting))
         if refusal is not None:
             self._refuse(request, refusal)
             self.attempts.remove(attempt)
             return
         keys = job_keys(request, self._page_size)
-        job = Job(
-            attempt=attempt,
-            keys=keys,
-            prefetch=Prefetch(self._parts.pool),
-            page_size=self._page_size,
-        )
-        known = len(self.cache.match(job.reusable_keys)) if job.reads_device else 0
-        job.prefetch = self._prefetcher.start(job.reusable_keys[known:])
-        job.num_matched = known
+        job = Job(attempt=attempt, keys=keys, page_size=self._page_size)
+        self.controller.look_up(job)
         self._waiting.append(job)
 
     def load(self) -> NodeLoad:
         """A snapshot for the router."""
+        cache = self.controller.cache
+        for tier in Tier:
+            self._metrics.tier_pages.labels(tier.name.lower()).set(cache.tree.num_pages(tier))
+        self._metrics.free_pages.set(cache.num_available)
         return NodeLoad(
             running=len(self._running) + len(self._sending),
             waiting=len(self._waiting),
-            free_pages=self.cache.num_available,
-            total_pages=self.cache.num_pages,
-            offload_backlog_pages=self._written.backlog,
+            free_pages=cache.num_available,
+            total_pages=cache.num_device_pages,
+            offload_backlog_pages=self.controller.backlog,
         )
 
     def flush(self) -> tuple[int, int]:
         """Evict what is not in use: pages freed, pages that stayed."""
-        return self.cache.flush()
+        return self.controller.cache.flush()
+
+    def set_policies(
+        self, prefetch_policy: PrefetchPolicy | None, write_policy: WritePolicy | None
+    ) -> None:
+        """Of the admin API; None leaves a policy as it is."""
+        self.controller.set_policies(prefetch_policy, write_policy)
+
+    def set_prefetch_limits(
+        self,
+        threshold: int | None,
+        timeout_base: float | None,
+        timeout_per_ki_token: float | None,
+    ) -> None:
+        """Of the admin API; None leaves a limit as it is."""
+        self.controller.set_prefetch_limits(threshold, timeout_base, timeout_per_ki_token)
+
+    def policies(self) -> dict[str, str]:
+        """Those in force."""
+        return self.controller.policies()
 
     def close(self, timeout_s: float) -> None:
         self.attempts.cancel_all()
-        self._prefetcher.close()
-        self._written.close(timeout_s)
+        self.controller.close(timeout_s)
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -131,6 +154,7 @@ class PrefillScheduler:
         """One turn; returns whether there was anything to compute."""
         self._collect()
         self._drop_cancelled()
+        self.controller.turn()
         self._admit()
         self._tell_progress()
         wanted = [job for job in self._running if not job.attempt.is_cancelled]
@@ -150,45 +174,32 @@ class PrefillScheduler:
         return True
 
     def _admit(self) -> None:
-        for job in [job for job in self._waiting if job.prefetch.is_done]:
-            if len(self._running) >= self._config.max_running_requests or not self._place(job):
+        """Begin what can be computed now; what had better wait for its pages lets others pass."""
+        now = time.monotonic()
+        for job in list(self._waiting):
+            if len(self._running) >= self._config.max_running_requests:
+                return
+            if self.controller.waits(job, now):
+                continue
+            if not self.controller.place(job):
                 return
             self._waiting.remove(job)
             self._running.append(job)
-            self._metrics.queue_seconds.observe(time.monotonic() - job.created_at)
-            self._push_prefix(job)
+            self._metrics.queue_seconds.observe(now - job.created_at)
+            self._account(job)
+            self._pushes.found(job)
 
-    def _place(self, job: Job) -> bool:
-        """Lock what the tree holds, reserve the rest, fill in what the shared cache gave."""
-        matched = self.cache.match(job.reusable_keys) if job.reads_device else []
-        self.cache.lock(job.keys[: len(matched)])
-        fresh = self.cache.reserve(job.num_pages - len(matched), matched[-1] if matched else None)
-        if fresh is None:
-            self.cache.unlock(job.keys[: len(matched)])
-            return False
-        loaded = job.prefetch.take()
-        overlap = len(matched) - job.num_matched
-        # The tree changed while the job queued: what joins on is used, the rest computed again.
-        usable = loaded[overlap:] if overlap >= 0 else []
-        self._parts.mover.load_back(fresh[: len(usable)], [slot for slot, _ in usable]).wait()
-        self._parts.pool.free([slot for slot, _ in loaded])
-        job.num_matched = len(matched)
-        job.pages = matched + fresh
-        job.writers = [writer for _, writer in usable]
-        job.num_done = (len(matched) + len(usable)) * self._page_size
+    def _account(self, job: Job) -> None:
+        assert job.lease is not None
         job.sources = prompt_sources(
             num_tokens=job.num_tokens,
             page_size=self._page_size,
-            num_device_pages=len(matched),
-            writers=job.writers,
+            pages=job.lease.sources,
             num_held_pages=job.request.first_page,
         )
-        self._count(job)
-        return True
-
-    def _count(self, job: Job) -> None:
-        for writer in job.writers:
-            self._metrics.storage_hit_tokens.labels(writer).inc(self._page_size)
+        for writer in ("prefill", "decode"):
+            num_tokens = job.lease.sources.count(writer) * self._page_size
+            self._metrics.storage_hit_tokens.labels(writer).inc(num_tokens)
 
     def _compute(self, chosen: Sequence[tuple[Job, int]]) -> None:
         items = []
@@ -197,14 +208,31 @@ class PrefillScheduler:
             segment = Segment(job.pages, start, take, end == job.num_tokens)
             items.append((job.request.prompt[start:end], segment))
         batch = make_batch(items, self._page_size, self._parts.kv.device)
+        leases = [job.lease for job, _ in chosen if job.lease is not None]
+        loads = [lease.load for lease in leases if lease.load and not lease.load.is_done]
         started = time.monotonic()
+
+        def before_layer(layer: int) -> None:
+            for load in loads:
+                load.before_layer(layer)
+
         logits = self._parts.model.forward(
-            batch, self._parts.kv, lambda layer: self._push_layer(chosen, layer)
+            batch, self._parts.kv, partial(self._push_layer, chosen), before_layer
         )
-        self._metrics.step_seconds.observe(time.monotonic() - started)
+        self._parts.device_mark()()
+        seconds = time.monotonic() - started
+        self._metrics.step_seconds.observe(seconds)
+        if not loads:  # a wait for pages would pass for slow computing
+            self.controller.rates.computed(batch.num_tokens, seconds)
         for job, take in chosen:
             job.num_done += take
         self._finish([job for job, _ in chosen if job.num_done == job.num_tokens], logits)
+
+    def _push_layer(self, chosen: Sequence[tuple[Job, int]], layer: int) -> None:
+        now = time.monotonic()
+        for job, _ in chosen:
+            job.last_layer_at = now
+        self._pushes.layer(chosen, layer)
 
     def _finish(self, jobs: list[Job], logits: torch.Tensor) -> None:
         if not jobs:
@@ -212,7 +240,7 @@ class PrefillScheduler:
         states = [SamplingState(job.request.sampling, job.request.prompt) for job in jobs]
         sampled = sample(logits, states, [job.num_tokens for job in jobs])
         for job, first in zip(jobs, sampled, strict=True):
-            job.storage = self._written.prompt(job)
+            self.controller.publish(job)
             done = PrefillDone(
                 first_token=first.token,
                 logprob=first.logprob,
@@ -223,35 +251,6 @@ class PrefillScheduler:
             self._running.remove(job)
             self._sending.append(job)
             self._sender.flush(job.request.target.session, partial(self._end, job, done))
-
-    # --- pushing ----------------------------------------------------------------------------
-
-    def _push_prefix(self, job: Job) -> None:
-        for layer in range(self._parts.num_layers):
-            self._push(job, layer, 0, job.num_done // self._page_size)
-
-    def _push_layer(self, chosen: Sequence[tuple[Job, int]], layer: int) -> None:
-        now = time.monotonic()
-        for job, take in chosen:
-            job.last_layer_at = now
-            end = -(-(job.num_done + take) // self._page_size)
-            self._push(job, layer, job.num_done // self._page_size, end)
-
-    def _push(self, job: Job, layer: int, start: int, end: int) -> None:
-        start = max(start, job.request.first_page)
-        if start >= end:
-            return
-        offset = job.request.first_page
-        self._sender.push(
-            Push(
-                attempt=job.attempt,
-                layer=layer,
-                first=start,
-                pages=job.pages[start:end],
-                target_pages=job.request.target.pages[start - offset : end - offset],
-                is_ready=self._parts.device_mark(),
-            )
-        )
 
     # --- endings ----------------------------------------------------------------------------
 
@@ -266,7 +265,7 @@ class PrefillScheduler:
         while not self._ended.empty():
             job = self._ended.get()
             self._sending.remove(job)
-            self._release(job, keep=True)
+            self._forget(job)
 
     def _drop_cancelled(self) -> None:
         now = time.monotonic()
@@ -294,42 +293,10 @@ class PrefillScheduler:
             self._waiting.remove(job)
         elif job in self._running:
             self._running.remove(job)
-        job.prefetch.drop()
-        self._release(job, keep=False)
-
-    def _release(self, job: Job, keep: bool) -> None:
-        locked = job.keys[: job.num_matched] if job.pages else []
-        own = job.pages[job.num_matched :]
-        if keep and job.keys:
-            full = job.num_full_pages
-            rest = self.cache.insert(job.keys, job.pages[:full])
-            mine = set(job.pages[job.num_matched :])
-            own = [page for page in rest if page in mine] + job.pages[full:]
-        self.cache.unlock(locked)
-        self.cache.free(own)
+        self.controller.forget(job)
         self.attempts.remove(job.attempt)
 
     # --- small parts ------------------------------------------------------------------------
-
-    def _refusal(self, request: PrefillRequest) -> Refused | None:
-        identity = self._parts.identity
-        if (request.namespace, request.generation) != (identity.namespace, identity.generation):
-            return Refused(
-                status=409,
-                kind="namespace",
-                message=f"namespace {request.namespace[:12]} generation {request.generation!r} "
-                f"asked, this node is {identity.namespace[:12]} {identity.generation!r}",
-            )
-        if -(-len(request.prompt) // self._page_size) > self.cache.num_pages:
-            return Refused(
-                status=400,
-                kind="too_long",
-                message=f"prompt of {len(request.prompt)} tokens, this node's pool holds "
-                f"{self.cache.num_pages * self._page_size} (--max-total-tokens)",
-            )
-        if len(self._waiting) >= self._config.max_queued_requests:
-            return Refused(status=429, kind="queue", message="queue full", retry_after_s=1.0)
-        return None
 
     def _refuse(self, request: PrefillRequest, refusal: Refused) -> None:
         self._send(AttemptEvent(request.attempt, refusal))
@@ -342,7 +309,7 @@ class PrefillScheduler:
             return
         self._progress_at = time.monotonic()
         for job in self._waiting:
-            queued = Progress(stage="queued" if job.prefetch.is_done else "prefetch")
-            self._report(job.attempt, queued)
+            waits = job.prefetch is not None and not job.prefetch.is_done
+            self._report(job.attempt, Progress(stage="prefetch" if waits else "queued"))
         for job in self._running:
             self._report(job.attempt, Progress(stage="compute"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from kvloop.shared_cache.tree import Match, RadixTree
 from kvloop.shared_cache.tree_node import ABSENT, Node, Tier
 from kvloop.shared_cache.wire import Role, StorageState
 
+log = logging.getLogger(__name__)
 _STORING = 0
+_MIN_STORING = 64
 _WRITERS: dict[Role, int] = {"prefill": 1, "decode": 2}
 
 
@@ -36,7 +39,10 @@ class _Flight:
     path: str
     move: Move
     slots: list[int]
-    locked: Sequence[bytes] = ()
+    keys: Sequence[bytes] = ()
+    indices: Sequence[int] = ()
+    """A backup's pages."""
+    is_locked: bool = False
     run: HostRun | None = None
     """To be written to L3 once the pages are in their slots."""
 
@@ -73,6 +79,8 @@ class HiCache:
         self._leaving: list[tuple[Move, list[int]]] = []
         self._runs: deque[HostRun] = deque()
         self._generation = 0
+        self._num_storing = 0
+        self._max_storing = max(host.num_slots // 2, _MIN_STORING)
         self._eligible: deque[Node] = deque()
 
     # --- what is where ------------------------------------------------------------------------
@@ -174,6 +182,10 @@ class HiCache:
         self.tree.assign(Tier.STORAGE, run, range(fetched.first, fetched.end), known)
         self._bound_knowledge()
 
+    def give_back(self, fetched: Fetched) -> None:
+        """The request that these pages were fetched for does not need them."""
+        self._slots.free(fetched.slots)
+
     # --- storage ------------------------------------------------------------------------------
 
     def take_runs(self, n: int) -> list[HostRun]:
@@ -184,6 +196,7 @@ class HiCache:
 
     def stored(self, run: HostRun, results: Sequence[bool]) -> None:
         """What became of a run; its slots are given back."""
+        self._num_storing -= len(run.slots)
         self._slots.free(run.slots)
         if run.generation == self._generation:
             values = [_WRITERS["prefill"] if is_stored else ABSENT for is_stored in results]
@@ -257,9 +270,9 @@ class HiCache:
         if slots:
             on_device = self.tree.values(Tier.DEVICE, keys)
             flight = self._back_up([on_device[index] for index in wanted], slots)
+            flight.keys, flight.indices, flight.is_locked = keys, wanted, True
             self._slots.free(self.tree.assign(Tier.HOST, keys, wanted, slots))
             self.tree.lock(keys)
-            flight.locked = keys
         run = self._run(keys)
         if flight is not None:
             flight.run = run
@@ -288,8 +301,10 @@ class HiCache:
         flight.move.hold_device()
         for index, slot in zip(chosen, slots, strict=True):
             self.tree.put(node, Tier.HOST, index, slot)
-        if self.has_storage:
-            flight.run = self._run(self.tree.keys_to(node))
+        flight.keys = self.tree.keys_to(node)
+        before = len(flight.keys) - len(node)
+        flight.indices = [before + index for index in chosen]
+        flight.run = self._run(flight.keys)
 
     def _back_up(self, pages: list[int], slots: list[int]) -> _Flight:
         flight = _Flight(path="backup", move=self._mover.backup(pages, slots), slots=slots)
@@ -298,11 +313,27 @@ class HiCache:
         return flight
 
     def _land(self, flight: _Flight) -> None:
-        self._note(flight.path, "done", len(flight.slots), flight.move.seconds or 0.0)
+        has_failed = _has_failed(flight.move)
+        result = "failed" if has_failed else "done"
+        self._note(flight.path, result, len(flight.slots), flight.move.seconds or 0.0)
+        if flight.is_locked:
+            self.tree.unlock(flight.keys)
+        if has_failed and flight.path == "backup":
+            self._disown(flight)
         self._slots.free(flight.slots)
-        self.tree.unlock(flight.locked)
-        if flight.run is not None:
+        if flight.run is not None and not has_failed:
             self._runs.append(flight.run)
+        elif flight.run is not None:
+            self.stored(flight.run, [False] * len(flight.run.slots))
+
+    def _disown(self, flight: _Flight) -> None:
+        """A backup failed: its slots hold no pages."""
+        now = self.tree.values(Tier.HOST, flight.keys)
+        pairs = zip(flight.indices, flight.slots, strict=True)
+        mine = [(index, slot) for index, slot in pairs if now[index] == slot]
+        indices = [index for index, _ in mine]
+        self.tree.assign(Tier.HOST, flight.keys, indices, [ABSENT] * len(mine))
+        self._slots.free([slot for _, slot in mine])
 
     # --- what is known of L3 --------------------------------------------------------------------
 
@@ -319,10 +350,15 @@ class HiCache:
         in_host = self.tree.values(Tier.HOST, keys)
         stored = self.tree.values(Tier.STORAGE, keys)
         indices = [i for i in range(len(keys)) if in_host[i] != ABSENT and stored[i] == ABSENT]
+        # A slow L3 must not keep all of L2: what is not taken now is offered at its next use.
+        room = max(self._max_storing - self._num_storing, 0)
+        self._note("write_through", "deferred", len(indices) - len(indices[:room]))
+        indices = indices[:room]
         if not indices:
             return None
         slots = [in_host[index] for index in indices]
         self._slots.retain(slots)
+        self._num_storing += len(slots)
         self.tree.assign(Tier.STORAGE, keys, indices, [_STORING] * len(indices))
         return HostRun(keys=keys, indices=indices, slots=slots, generation=self._generation)
 
@@ -361,6 +397,15 @@ def _below(found: Match, fetched: Fetched, num_readable: int) -> tuple[list[int]
         else:
             break
     return slots, sources
+
+
+def _has_failed(move: Move) -> bool:
+    try:
+        move.wait()
+    except Exception:
+        log.exception("pages could not be moved")
+        return True
+    return False
 
 
 def _state(value: int) -> StorageState:

@@ -34,11 +34,15 @@ class Move(Protocol):
     """Pages on their way between the tiers of one node."""
 
     @property
-    def is_done(self) -> bool: ...
+    def is_done(self) -> bool:
+        """Whether nothing more is read or written: all is there, or it failed."""
 
     @property
     def seconds(self) -> float | None:
         """How long it took; None until that is known."""
+
+    def wait(self) -> None:
+        """Return when all is there; raises where it failed."""
 
     def hold_device(self) -> None:
         """Whatever is done to the device's pages from now on comes after this move."""

@@ -9,7 +9,8 @@ from kvloop.shared_cache.hicache_names import PrefetchPolicy
 
 StopReason = Literal["estimate", "timeout", "cap"]
 _SHARE = 0.25
-_MIN_PATIENCE_S = 0.05
+_MIN_PATIENCE_S = 0.1
+_PATIENCE = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def stop_reason(wait: Wait, limits: PrefetchLimits, rates: Rates) -> StopReason 
 
     Under best_effort and timeout it waits only while that is faster than computing, by the
     measured rates: what has arrived has earned the time that computing it would have taken, and
-    beyond that a page may be late by twice its usual time.
+    beyond that a page may be late by a few times what the first ones usually take.
     """
     if limits.policy == "wait_complete":
         return "cap" if wait.waited_s > limits.cap_s else None
@@ -80,14 +81,17 @@ def timeout_s(wait: Wait, limits: PrefetchLimits) -> float:
 
 def _is_slower_than_computing(wait: Wait, rates: Rates) -> bool:
     if rates.compute_s_per_token is None:
-        return wait.waited_s > _MIN_PATIENCE_S + (rates.fetch_latency_s or 0.0) * 2
+        return wait.waited_s > _patience_s(rates)
     compute_s = rates.compute_s_per_token * wait.page_size  # of one page
     if rates.fetch_s_per_page is not None and rates.fetch_s_per_page >= compute_s:
         return True
     earned_s = wait.num_arrived * compute_s
     rest_s = (wait.num_wanted - wait.num_arrived) * compute_s
-    patience_s = max(2 * (rates.fetch_latency_s or 0.0), _MIN_PATIENCE_S)
-    return wait.waited_s > earned_s + min(rest_s, patience_s)
+    return wait.waited_s > earned_s + min(rest_s, _patience_s(rates))
+
+
+def _patience_s(rates: Rates) -> float:
+    return max(_PATIENCE * (rates.fetch_latency_s or 0.0), _MIN_PATIENCE_S)
 
 
 def _average(old: float | None, new: float) -> float:

@@ -7,47 +7,37 @@ from kvloop.prefill.sources import prompt_sources
 from kvloop.shared_cache.wire import PromptSources
 
 
-def test_pages_follow_one_another_device_then_storage_then_computed() -> None:
+def test_each_page_counts_for_the_tier_it_was_found_in_and_the_rest_is_computed() -> None:
     assert prompt_sources(
-        num_tokens=70,
+        num_tokens=86,
         page_size=16,
-        num_device_pages=1,
-        writers=["prefill", "decode"],
+        pages=["device", "host", "prefill", "decode"],
         num_held_pages=0,
     ) == PromptSources(
-        computed=22, device=16, storage=32, storage_by_prefill=16, storage_by_decode=16
+        computed=22, device=16, host=16, storage=32, storage_by_prefill=16, storage_by_decode=16
     )
 
 
 def test_pages_that_decode_holds_are_skipped_transfers_not_reuse_of_storage() -> None:
     sources = prompt_sources(
-        num_tokens=70, page_size=16, num_device_pages=1, writers=["decode"] * 2, num_held_pages=2
+        num_tokens=70, page_size=16, pages=["device", "decode", "decode"], num_held_pages=2
     )
     assert (sources.transfer_skipped, sources.storage, sources.device) == (32, 16, 0)
 
 
 def test_a_page_that_prefill_had_to_compute_counts_as_computed_though_decode_holds_it() -> None:
-    sources = prompt_sources(
-        num_tokens=70, page_size=16, num_device_pages=1, writers=[], num_held_pages=3
-    )
+    sources = prompt_sources(num_tokens=70, page_size=16, pages=["device"], num_held_pages=3)
     assert (sources.transfer_skipped, sources.computed) == (16, 54)
 
 
 @given(
     st.integers(1, 8),
-    st.integers(0, 9),
-    st.lists(st.sampled_from(["prefill", "decode"])),
+    st.lists(st.sampled_from(["device", "host", "prefill", "decode"])),
     st.integers(0, 20),
     st.integers(1, 50),
 )
-def test_the_five_sources_sum_to_the_prompt(page_size, device, writers, held, rest) -> None:
-    num_tokens = (device + len(writers)) * page_size + rest
-    s = prompt_sources(
-        num_tokens=num_tokens,
-        page_size=page_size,
-        num_device_pages=device,
-        writers=writers,
-        num_held_pages=held,
-    )
+def test_the_five_sources_sum_to_the_prompt(page_size, pages, held, rest) -> None:
+    num_tokens = len(pages) * page_size + rest
+    s = prompt_sources(num_tokens=num_tokens, page_size=page_size, pages=pages, num_held_pages=held)
     assert s.computed + s.device + s.host + s.storage + s.transfer_skipped == num_tokens
     assert s.storage == s.storage_by_prefill + s.storage_by_decode

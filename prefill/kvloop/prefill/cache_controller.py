@@ -1,0 +1,215 @@
+"""The tree driving the tiers: HiCache, its reads from and writes to L3, and its live settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kvloop.engine.node_config import NodeConfig
+from kvloop.engine.parts import NodeParts
+from kvloop.prefill.job import Job
+from kvloop.prefill.prefetch import Prefetcher
+from kvloop.prefill.storage_writer import StorageWriter
+from kvloop.shared_cache.hicache import HiCache
+from kvloop.shared_cache.hicache_names import PrefetchPolicy, WritePolicy
+from kvloop.shared_cache.hicache_parts import HiCacheConfig
+from kvloop.shared_cache.prefetch_policy import PrefetchLimits, Rates, Wait, stop_reason
+
+_MAX_BACKLOG_PAGES = 512
+"""Pages with the writer at once; the rest waits in L2, where it can be evicted no sooner."""
+
+
+class CacheController:
+    """One prefill node's three tiers; everything is called by the loop thread."""
+
+    def __init__(self, parts: NodeParts) -> None:
+        config = parts.config
+        self._metrics = parts.metrics
+        self._store = parts.store
+        self._page_size = config.page_size
+        self._page_bytes = parts.shape.payload_bytes * parts.shape.head_groups
+        self.cache = HiCache(
+            parts.kv.num_pages, parts.pool, parts.mover, hicache_config(config), observer=self
+        )
+        self.limits = prefetch_limits(config)
+        self.rates = Rates()
+        self._prefetcher = Prefetcher(
+            parts.store, self.cache, self.rates, self._unfulfilled, parts.shape.slot_bytes
+        )
+        self._writer = StorageWriter(parts.store)
+        self._generation = parts.store.generation
+
+    @property
+    def backlog(self) -> int:
+        """Pages yet to be stored."""
+        return self._writer.backlog
+
+    def turn(self) -> None:
+        """Move everything on; never waits."""
+        self.cache.has_storage = self._store.is_attached
+        self._notice_change()
+        self.cache.poll()
+        for written in self._writer.collect():
+            self.cache.stored(written.run, written.results)
+        self._prefetcher.turn()
+        self._write()
+
+    def close(self, timeout_s: float) -> None:
+        """Store what is queued, within the deadline."""
+        self._prefetcher.close()
+        self._write()
+        self._writer.close(timeout_s)
+
+    # --- a job's pages ------------------------------------------------------------------------
+
+    def look_up(self, job: Job) -> None:
+        """Begin to read from L3 what L1 and L2 lack of a prompt that has just come."""
+        known = self.cache.num_found(job.keys[: job.num_reusable]) if job.reads_tree else 0
+        missing = job.num_reusable - known
+        if not missing or not self._store.is_attached:
+            return
+        if missing * self._page_size < self.limits.threshold:
+            self._unfulfilled("threshold", missing)
+            return
+        keys = job.keys[: job.num_reusable]
+        job.prefetch = self._prefetcher.start(keys, known, job.request.tenant)
+
+    def waits(self, job: Job, now: float) -> bool:
+        """Whether a job that could be computed had better wait for its pages."""
+        prefetch = job.prefetch
+        if prefetch is None:
+            return False
+        reason = "" if prefetch.is_done else self._stop_reason(job, now)
+        if reason is None:
+            return True
+        job.fetched, job.prefetch = self._prefetcher.take(prefetch, reason), None
+        return False
+
+    def place(self, job: Job) -> bool:
+        """Lease the job's pages; False where too few are free."""
+        request = job.request
+        job.lease = self.cache.acquire(
+            job.keys,
+            num_pages=job.num_pages,
+            num_readable=job.num_reusable,
+            fetched=job.fetched,
+            reads_tree=job.reads_tree,
+            owner=request.tenant,
+            priority=request.priority,
+        )
+        if job.lease is None:
+            return False
+        job.fetched = None
+        job.num_done = len(job.lease.sources) * self._page_size
+        return True
+
+    def publish(self, job: Job) -> None:
+        """The prompt is computed: cache it, write it on, and say where its pages are."""
+        assert job.lease is not None
+        self.cache.publish(job.lease)
+        job.storage = self.cache.states(job.keys) or ["will_not"] * job.num_full_pages
+        self._write()
+
+    def forget(self, job: Job) -> None:
+        """The job is over, however it ended."""
+        if job.prefetch is not None:
+            self._prefetcher.drop(job.prefetch)
+        if job.fetched is not None:
+            self.cache.give_back(job.fetched)
+        if job.lease is not None:
+            self.cache.release(job.lease)
+        job.prefetch = job.fetched = job.lease = None
+
+    # --- live settings ------------------------------------------------------------------------
+
+    def set_policies(
+        self, prefetch_policy: PrefetchPolicy | None, write_policy: WritePolicy | None
+    ) -> None:
+        """None leaves a policy as it is."""
+        self.limits = replace(self.limits, policy=prefetch_policy or self.limits.policy)
+        self.cache.write_policy = write_policy or self.cache.write_policy
+
+    def set_prefetch_limits(
+        self,
+        threshold: int | None,
+        timeout_base: float | None,
+        timeout_per_ki_token: float | None,
+    ) -> None:
+        """None leaves a limit as it is."""
+        old = self.limits
+        self.limits = replace(
+            old,
+            threshold=old.threshold if threshold is None else threshold,
+            timeout_base=old.timeout_base if timeout_base is None else timeout_base,
+            timeout_per_ki_token=(
+                old.timeout_per_ki_token if timeout_per_ki_token is None else timeout_per_ki_token
+            ),
+        )
+
+    def policies(self) -> dict[str, str]:
+        """Those in force."""
+        return {
+            "hicache_storage_prefetch_policy": self.limits.policy,
+            "hicache_write_policy": self.cache.write_policy,
+        }
+
+    # --- small parts --------------------------------------------------------------------------
+
+    def moved(self, path: str, result: str, pages: int, seconds: float) -> None:
+        """HiCache's observer."""
+        num_bytes = pages * self._page_bytes if result == "done" else 0
+        self._metrics.moved(path, result, pages, num_bytes, seconds)
+
+    def _stop_reason(self, job: Job, now: float) -> str | None:
+        assert job.prefetch is not None
+        job.ready_at = job.ready_at or now
+        wait = Wait(
+            waited_s=now - job.ready_at,
+            num_wanted=job.prefetch.num_wanted,
+            num_arrived=len(job.prefetch.writers),
+            page_size=self._page_size,
+        )
+        limits = self.limits
+        if job.request.cache == "l3_only":  # asks what L3 holds: not how fast
+            limits = replace(limits, policy="wait_complete")
+        return stop_reason(wait, limits, self.rates)
+
+    def _notice_change(self) -> None:
+        """Another backend, or one that has lost its pages: nothing is known to be stored."""
+        if self._store.generation != self._generation:
+            self._generation = self._store.generation
+            self.cache.forget_stored()
+            self.cache.offer_host()
+
+    def _write(self) -> None:
+        while self._writer.backlog < _MAX_BACKLOG_PAGES:
+            runs = self.cache.take_runs(1)
+            if not runs:
+                return
+            self._writer.submit(runs[0])
+
+    def _unfulfilled(self, reason: str, pages: int) -> None:
+        if pages > 0:
+            self._metrics.prefetch_unfulfilled.labels(reason).inc(pages)
+
+
+def hicache_config(config: NodeConfig) -> HiCacheConfig:
+    """The node's flags as HiCache takes them."""
+    return HiCacheConfig(
+        write_policy=config.hicache_write_policy,
+        write_through_threshold=config.hicache_write_through_threshold,
+        device_policy=config.radix_eviction_policy,
+        host_policy=config.hicache_eviction_policy or config.radix_eviction_policy,
+        prefetch_share=config.hicache_prefetch_share,
+        tenant_quotas=config.hicache_tenant_quotas,
+    )
+
+
+def prefetch_limits(config: NodeConfig) -> PrefetchLimits:
+    """The node's flags as the prefetch takes them."""
+    return PrefetchLimits(
+        policy=config.hicache_storage_prefetch_policy,
+        threshold=config.hicache_prefetch_threshold,
+        timeout_base=config.hicache_prefetch_timeout_base,
+        timeout_per_ki_token=config.hicache_prefetch_timeout_per_ki_token,
+        cap_s=config.hicache_prefetch_cap_s,
+    )
