@@ -126,9 +126,14 @@ class StorageAdmin:
             return PrefetchLimits(), None
         guard = self._guard
         try:
-            limits, config = split_prefetch_settings(change.extra_config)
-            modules = self._dynamic_modules
-            opener = backend_opener(change.backend, config, guard.pool, guard.namespace, modules)
+            limits, _ = split_prefetch_settings(change.extra_config)
+            opener = backend_opener(
+                change.backend,
+                change.extra_config,
+                guard.pool,
+                guard.namespace,
+                self._dynamic_modules,
+            )
         except ConfigError as error:
             raise ConfigError(f"{EXTRA_CONFIG}: {error}") from None
         return limits, opener

@@ -23,18 +23,20 @@ def backend_opener(
     """Check the configuration now (ConfigError), and return what opens the backend.
 
     The opener may be called again and again; it raises StorageError where the store is not there.
-    No error, here or later, shows a secret of the configuration. `dynamic_modules` are those that
-    a `dynamic` backend may be loaded from.
+    No error, here or later, shows a secret of the configuration. Its settings of prefetch are not
+    the backend's. `dynamic_modules` are those that a `dynamic` backend may be loaded from.
     """
+    from kvloop.shared_cache.backend_config import split_prefetch_settings
     from kvloop.shared_cache.redact import RedactedBackend, Redactor
 
     prepare = _BACKENDS.get(name)
     if prepare is None:
         known = ", ".join(known_backends())
         raise ConfigError(f"unknown storage backend {name!r}; known: {known}")
-    redactor = Redactor(extra_config)
+    _, config = split_prefetch_settings(extra_config)
+    redactor = Redactor(config)
     with redactor.errors():
-        opener = prepare(extra_config, pool, namespace, dynamic_modules)
+        opener = prepare(config, pool, namespace, dynamic_modules)
 
     def open_redacted() -> StorageBackend:
         with redactor.errors():

@@ -51,6 +51,13 @@ def test_a_configuration_is_checked_without_touching_the_store(
     assert not (tmp_path / "later").exists()
 
 
+def test_settings_of_prefetch_are_none_of_the_backends(pool: HostPool, tmp_path: Path) -> None:
+    config = {"root": str(tmp_path), "prefetch_threshold": 256}
+    open_backend("file", config, pool, NAMESPACE).close()
+    with pytest.raises(ConfigError, match="prefetch_threshold must be a whole number"):
+        backend_opener("file", {**config, "prefetch_threshold": "x"}, pool, NAMESPACE)
+
+
 def test_a_root_that_cannot_be_made_is_a_storage_error(pool: HostPool, tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("a file")
     with pytest.raises(StorageUnavailable, match="storage backend 'file'"):
