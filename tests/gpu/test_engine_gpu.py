@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from engine_runs import Runs
 from tiny_models import KINDS, random_prompt, reference_greedy, reference_logits, save_tiny
 
-from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.loaded_model import load_engine_model
 from kvloop.engine.sampling import SamplingState, sample
-from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.wire import Sampling
 
 pytestmark = [
@@ -67,26 +64,6 @@ def test_random_weights_are_the_same_on_cuda_and_cpu(tmp_path):
     assert on[0].fingerprint == on[1].fingerprint
     prompt = random_prompt(40, seed=4)
     assert Runs(on[0].model).greedy(prompt, 16) == Runs(on[1].model).greedy(prompt, 16)
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_pages_go_from_cuda_to_page_objects_and_back_bit_for_bit(tmp_path, groups):
-    save_tiny("llama", tmp_path, "bfloat16")
-    config = load_engine_model(str(tmp_path), device="cpu").config
-    pool, other = (KVPool(config, 10, 16, torch.bfloat16, "cuda") for _ in range(2))
-    pool.tensor.normal_()
-    shape = PageShape(
-        num_layers=config.layers,
-        page_size=16,
-        num_kv_heads=config.kv_heads,
-        head_size=config.head_size,
-        itemsize=2,
-        head_groups=groups,
-    )
-    host = np.zeros((6, shape.slot_bytes), np.uint8)
-    pool.read_pages([1, 7, 3], [5, 0, 2], host, shape)
-    other.write_pages([9, 0, 4], [5, 0, 2], host, shape)
-    assert torch.equal(other.tensor[:, :, [9, 0, 4]], pool.tensor[:, :, [1, 7, 3]])
 
 
 def test_draws_on_cuda_equal_draws_on_the_cpu():

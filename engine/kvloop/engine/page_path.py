@@ -262,12 +262,15 @@ class _Stage:
         heads, tokens = shape.group_heads, shape.page_size
         sizes = (pages, layers, 2, tokens, heads, shape.head_size * shape.payload_itemsize)
         payload, end = _cut(memory, 0, sizes, torch.uint8)
-        grid = Grid.of(payload.data_ptr(), payload.stride())
+        # Not the view's own address: a view of no pages has none.
+        base = memory.data_ptr()
+        grid = Grid.of(base, payload.stride())
         if shape.codec == "none":
             return cls(payload=payload, scales=None, payload_grid=grid, scales_grid=None)
-        scales, _ = _cut(memory, -(-end // 16) * 16, (pages, layers, 2, heads), torch.float32)
+        start = -(-end // 16) * 16
+        scales, _ = _cut(memory, start, (pages, layers, 2, heads), torch.float32)
         strides = (*(4 * stride for stride in scales.stride()[:3]), 0)
-        scales_grid = Grid.of(scales.data_ptr(), strides)
+        scales_grid = Grid.of(base + start, strides)
         return cls(payload=payload, scales=scales, payload_grid=grid, scales_grid=scales_grid)
 
 
