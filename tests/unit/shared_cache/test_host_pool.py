@@ -1,49 +1,21 @@
-import threading
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kvloop.shared_cache import host_pool
 from kvloop.shared_cache.errors import ConfigError
-from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.hicache_names import Codec, HostLayout
+from kvloop.shared_cache.host_layout import effective_layout, page_bytes
+from kvloop.shared_cache.host_pool import HostPool, copy_pages
 from kvloop.shared_cache.memory_limit import available_memory
-from kvloop.shared_cache.page_object import PageShape
+from kvloop.shared_cache.page_object import TRAILER_BYTES, PageShape
 
 SHAPE = PageShape(num_layers=2, page_size=4, num_kv_heads=2, head_size=8, itemsize=4, head_groups=2)
-
-
-def test_alloc_is_all_or_nothing() -> None:
-    pool = HostPool(SHAPE, 3)
-    assert pool.alloc(4) is None
-    assert pool.alloc(2) == [0, 1]
-    assert pool.alloc(2) is None
-    assert pool.num_free == 1
-
-
-def test_freed_slots_are_given_out_again() -> None:
-    pool = HostPool(SHAPE, 2)
-    slots = pool.alloc(2)
-    assert slots is not None
-    pool.free(slots)
-    assert sorted(pool.alloc(2) or []) == [0, 1]
-
-
-def test_a_second_free_is_caught() -> None:
-    pool = HostPool(SHAPE, 1)
-    pool.alloc(1)
-    pool.free([0])
-    with pytest.raises(AssertionError, match="freed twice"):
-        pool.free([0])
-
-
-def test_a_retained_slot_comes_back_after_its_last_owner() -> None:
-    pool = HostPool(SHAPE, 1)
-    pool.alloc(1)
-    pool.retain([0])
-    pool.free([0])
-    assert pool.alloc(1) is None
-    pool.free([0])
-    assert pool.alloc(1) == [0]
 
 
 def test_views_addresses_and_array_are_the_same_memory() -> None:
@@ -62,28 +34,6 @@ def test_every_object_is_page_aligned() -> None:
     assert all(pool.address(slot, group) % 4096 == 0 for slot in range(3) for group in range(2))
 
 
-def test_threads_never_share_a_slot() -> None:
-    pool = HostPool(SHAPE, 8)
-    clashes: list[int] = []
-    held: set[int] = set()
-
-    def work() -> None:
-        for _ in range(300):
-            slots = pool.alloc(2)
-            if slots is not None:
-                clashes.extend(held.intersection(slots))
-                held.update(slots)
-                held.difference_update(slots)
-                pool.free(slots)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert clashes == [] and pool.num_free == 8
-
-
 def test_a_pool_beyond_the_memory_left_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_pool, "available_memory", lambda: SHAPE.slot_bytes)
     HostPool(SHAPE, 1)
@@ -91,9 +41,135 @@ def test_a_pool_beyond_the_memory_left_is_refused(monkeypatch: pytest.MonkeyPatc
         HostPool(SHAPE, 2)
 
 
-def test_a_pool_without_slots_is_refused() -> None:
-    with pytest.raises(ConfigError, match="num_slots must be positive, got 0"):
-        HostPool(SHAPE, 0)
+LAYOUTS: list[HostLayout] = ["page_first_direct", "page_first", "layer_first"]
+ORDERS = {
+    "page_first_direct": (0, 1, 2, 3, 4, 5),
+    "page_first": (0, 3, 1, 2, 4, 5),
+    "layer_first": (1, 2, 0, 3, 4, 5),
+}
+"""Memory order of [slot, layer, k|v, token, head, size]."""
+
+
+def numbered(shape: PageShape, num_slots: int) -> npt.NDArray[np.uint8]:
+    """[slot, layer, k|v, token, head, bytes] of random bytes."""
+    heads = shape.num_kv_heads // shape.head_groups
+    sizes = (num_slots, shape.num_layers, 2, shape.page_size, heads)
+    random = np.random.default_rng(7)
+    return random.integers(0, 256, (*sizes, shape.head_size * shape.payload_itemsize), np.uint8)
+
+
+@pytest.mark.parametrize("layout", ["page_first", "layer_first"])
+@pytest.mark.parametrize("codec", ["none", "fp8"])
+def test_a_layout_has_its_order_in_memory(layout: HostLayout, codec: Codec) -> None:
+    shape = replace(SHAPE, codec=codec)
+    pool = HostPool(shape, 3, layout)
+    for group in range(2):
+        wanted = numbered(shape, 3)
+        pool.payload(group)[...] = wanted
+        start = pool.payload(group).ctypes.data - pool.base_address
+        memory = bytes(pool._view[start : start + wanted.nbytes])
+        assert start % 4096 == 0
+        assert memory == wanted.transpose(ORDERS[layout]).tobytes()
+
+
+@pytest.mark.parametrize("codec", ["none", "int8"])
+def test_page_first_direct_is_the_object(codec: Codec) -> None:
+    shape = replace(SHAPE, codec=codec)
+    pool = HostPool(shape, 3)
+    for group in range(2):
+        wanted = numbered(shape, 3)
+        pool.payload(group)[...] = wanted
+        view = pool.group_view(1, group)
+        assert bytes(view[: shape.payload_bytes]) == wanted[1].tobytes()
+        if (scales := pool.scales(group)) is not None:
+            scales[1] = np.arange(scales[1].size, dtype=np.float32).reshape(scales[1].shape)
+            at = shape.payload_bytes + TRAILER_BYTES
+            assert bytes(view[at : at + shape.scales_bytes]) == scales[1].tobytes()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_two_elements_share_memory(layout: HostLayout) -> None:
+    shape = replace(SHAPE, codec="int8")
+    pool = HostPool(shape, 3, layout)
+    for group in range(2):
+        scales = pool.scales(group)
+        assert scales is not None
+        pool.payload(group)[...] += 1
+        scales.view(np.uint8)[...] += 1
+    counts = np.bincount(np.frombuffer(pool._view, np.uint8))
+    each = shape.payload_bytes + shape.scales_bytes
+    assert counts.tolist() == [pool.num_bytes - 3 * 2 * each, 3 * 2 * each]
+
+
+def test_the_plain_layouts_have_no_objects() -> None:
+    pool = HostPool(SHAPE, 3, "layer_first")
+    assert not pool.holds_objects
+    for ask in (pool.view, pool.address, lambda slot: pool.array):
+        with pytest.raises(AssertionError, match="layer_first"):
+            ask(0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    layouts=st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)),
+    sizes=st.tuples(st.integers(1, 3), st.sampled_from([1, 4, 16]), st.integers(1, 3)),
+    groups=st.integers(1, 3),
+    codec=st.sampled_from(["none", "int8", "fp8"]),
+    slots=st.integers(1, 4).flatmap(
+        lambda n: st.tuples(st.permutations(range(4)), st.permutations(range(4))).map(
+            lambda two: (two[0][:n], two[1][:n])
+        )
+    ),
+)
+def test_pages_are_converted_bit_for_bit_and_nothing_else_changes(
+    layouts: tuple[HostLayout, HostLayout],
+    sizes: tuple[int, int, int],
+    groups: int,
+    codec: Codec,
+    slots: tuple[list[int], list[int]],
+) -> None:
+    layers, tokens, heads = sizes
+    shape = PageShape(
+        num_layers=layers,
+        page_size=tokens,
+        num_kv_heads=heads * groups,
+        head_size=4,
+        itemsize=2,
+        head_groups=groups,
+        codec=codec,
+    )
+    source, target = (HostPool(shape, 4, layout) for layout in layouts)
+    for pool in (source, target):
+        pool._view[:] = np.random.default_rng(id(pool) % 1000).bytes(pool.num_bytes)
+    before = [arrays(target, slot) for slot in range(4)]
+    mine, theirs = slots
+    copy_pages(source, mine, target, theirs)
+    for slot in range(4):
+        wanted = arrays(source, mine[theirs.index(slot)]) if slot in theirs else before[slot]
+        assert arrays(target, slot) == wanted
+
+
+def arrays(pool: HostPool, slot: int) -> list[bytes]:
+    """What a slot holds, in the order of the object."""
+    found = [pool.payload(group)[slot].tobytes() for group in range(pool.shape.head_groups)]
+    scales = [pool.scales(group) for group in range(pool.shape.head_groups)]
+    return found + [array[slot].tobytes() for array in scales if array is not None]
+
+
+def test_direct_copies_have_no_page_first() -> None:
+    assert effective_layout("page_first", "direct") == "page_first_direct"
+    assert effective_layout("page_first", "kernel") == "page_first"
+    for layout in ("layer_first", "page_first_direct"):
+        for io_backend in ("kernel", "direct"):
+            assert effective_layout(layout, io_backend) == layout
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("codec", ["none", "int8"])
+def test_the_memory_of_a_page_is_what_a_pool_takes_for_it(layout: HostLayout, codec: Codec) -> None:
+    shape = replace(SHAPE, codec=codec)
+    pool = HostPool(shape, 64, layout)
+    assert 0 <= pool.num_bytes - 64 * page_bytes(shape, layout) < 4 * 4096
 
 
 def write_limits(root: Path, cgroup: str, files: dict[str, str]) -> tuple[Path, Path]:
