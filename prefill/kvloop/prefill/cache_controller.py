@@ -45,11 +45,11 @@ class CacheController:
 
     def turn(self) -> None:
         """Move everything on; never waits."""
-        self.cache.has_storage = self._store.is_attached
+        self.cache.marks.is_attached = self._store.is_attached
         self._notice_change()
         self.cache.poll()
         for written in self._writer.collect():
-            self.cache.stored(written.run, written.results)
+            self.cache.marks.stored(written.run, written.results)
         self._prefetcher.turn()
         self._write()
 
@@ -106,7 +106,7 @@ class CacheController:
         """The prompt is computed: cache it, write it on, and say where its pages are."""
         assert job.lease is not None
         self.cache.publish(job.lease)
-        job.storage = self.cache.states(job.keys) or ["will_not"] * job.num_full_pages
+        job.storage = self.cache.marks.states(job.keys) or ["will_not"] * job.num_full_pages
         self._write()
 
     def forget(self, job: Job) -> None:
@@ -177,12 +177,12 @@ class CacheController:
         """Another backend, or one that has lost its pages: nothing is known to be stored."""
         if self._store.generation != self._generation:
             self._generation = self._store.generation
-            self.cache.forget_stored()
-            self.cache.offer_host()
+            self.cache.marks.forget()
+            self.cache.marks.offer_all()
 
     def _write(self) -> None:
         while self._writer.backlog < _MAX_BACKLOG_PAGES:
-            runs = self.cache.take_runs(1)
+            runs = self.cache.marks.take_runs(1)
             if not runs:
                 return
             self._writer.submit(runs[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,14 +21,11 @@ from kvloop.shared_cache.hicache_parts import (
 from kvloop.shared_cache.host_tier import HostTier, ascending
 from kvloop.shared_cache.page_allocator import PageAllocator
 from kvloop.shared_cache.slot_owners import SlotOwners
+from kvloop.shared_cache.storage_marks import StorageMarks
 from kvloop.shared_cache.tree import Match, RadixTree
 from kvloop.shared_cache.tree_node import ABSENT, Node, Tier
-from kvloop.shared_cache.wire import Role, StorageState
 
 log = logging.getLogger(__name__)
-_STORING = 0
-_MIN_STORING = 64
-_WRITERS: dict[Role, int] = {"prefill": 1, "decode": 2}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -51,9 +47,8 @@ class HiCache:
     """Pure bookkeeping on one thread: bytes move through `mover`, and the caller talks to L3.
 
     A request leases its pages (`acquire`), publishes them when they are computed, and releases
-    them. `poll` ends moves and must be called again and again; `take_runs` says what is to be
-    written to L3, `stored` what became of it. No page is used again while a lease, a move or a
-    storage call still reads or writes it.
+    them. `poll` ends moves and must be called again and again. No page is used again while a lease,
+    a move or a storage call still reads or writes it.
     """
 
     def __init__(
@@ -69,19 +64,14 @@ class HiCache:
         self.host = HostTier(host, self.tree, config)
         self.num_device_pages = num_device_pages
         self.write_policy: WritePolicy = config.write_policy
-        self.has_storage = False
-        """Whether L3 takes pages now."""
+        self.marks = StorageMarks(self.tree, host, config.max_known_pages, self._note)
+        """What is known of L3, and what is to be written there."""
         self._device = PageAllocator(num_device_pages)
         self._slots = host
         self._mover = mover
         self._observer = observer
         self._flights: list[_Flight] = []
         self._leaving: list[tuple[Move, list[int]]] = []
-        self._runs: deque[HostRun] = deque()
-        self._generation = 0
-        self._num_storing = 0
-        self._max_storing = max(host.num_slots // 2, _MIN_STORING)
-        self._eligible: deque[Node] = deque()
 
     # --- what is where ------------------------------------------------------------------------
 
@@ -94,10 +84,6 @@ class HiCache:
         """How many leading pages L1 and L2 hold; leaves no trace."""
         found = self.tree.find(keys)
         return len(found.device) + len(found.host)
-
-    def states(self, keys: Sequence[bytes]) -> list[StorageState]:
-        """What is known of each page's place in L3."""
-        return [_state(value) for value in self.tree.values(Tier.STORAGE, keys)]
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -158,7 +144,8 @@ class HiCache:
         self.tree.unlock(lease.keys[: lease.num_locked])
         lease.num_locked = full
         lease.own = left_over + lease.pages[full:]
-        self._forget_computed(lease)
+        # A page that had to be computed was not found in L3, whatever is remembered of it.
+        self.marks.not_found(lease.keys, len(lease.sources))
         self._write_through(lease)
 
     def release(self, lease: Lease) -> None:
@@ -178,39 +165,11 @@ class HiCache:
         run = keys[: fetched.end]
         self._slots.retain(fetched.slots)
         self._slots.free(self.tree.insert(Tier.HOST, run, fetched.slots, owner=owner))
-        known = [_WRITERS[writer] for writer in fetched.writers]
-        self.tree.assign(Tier.STORAGE, run, range(fetched.first, fetched.end), known)
-        self._bound_knowledge()
+        self.marks.found(run, fetched.first, fetched.writers)
 
     def give_back(self, fetched: Fetched) -> None:
         """The request that these pages were fetched for does not need them."""
         self._slots.free(fetched.slots)
-
-    # --- storage ------------------------------------------------------------------------------
-
-    def take_runs(self, n: int) -> list[HostRun]:
-        """Up to `n` runs of pages to be written to L3; each ends with `stored`."""
-        while self._eligible and len(self._runs) < n:
-            self._offer(self._eligible.popleft())
-        return [self._runs.popleft() for _ in range(min(n, len(self._runs)))]
-
-    def stored(self, run: HostRun, results: Sequence[bool]) -> None:
-        """What became of a run; its slots are given back."""
-        self._num_storing -= len(run.slots)
-        self._slots.free(run.slots)
-        if run.generation == self._generation:
-            values = [_WRITERS["prefill"] if is_stored else ABSENT for is_stored in results]
-            self.tree.assign(Tier.STORAGE, run.keys, run.indices, values)
-            self._bound_knowledge()
-
-    def forget_stored(self) -> None:
-        """L3 is another one, or has lost its pages."""
-        self._generation += 1
-        self.tree.forget_stored()
-
-    def offer_host(self) -> None:
-        """Make all that is in L2 eligible to be written to L3."""
-        self._eligible = deque(self.tree.nodes(Tier.HOST))
 
     # --- upkeep -------------------------------------------------------------------------------
 
@@ -273,11 +232,11 @@ class HiCache:
             flight.keys, flight.indices, flight.is_locked = keys, wanted, True
             self._slots.free(self.tree.assign(Tier.HOST, keys, wanted, slots))
             self.tree.lock(keys)
-        run = self._run(keys)
+        run = self.marks.run(keys)
         if flight is not None:
             flight.run = run
         elif run is not None:
-            self._runs.append(run)
+            self.marks.offer(run)
         self.poll()
 
     def _wanted(self, keys: Sequence[bytes], in_host: Sequence[int]) -> list[int]:
@@ -304,7 +263,7 @@ class HiCache:
         flight.keys = self.tree.keys_to(node)
         before = len(flight.keys) - len(node)
         flight.indices = [before + index for index in chosen]
-        flight.run = self._run(flight.keys)
+        flight.run = self.marks.run(flight.keys)
 
     def _back_up(self, pages: list[int], slots: list[int]) -> _Flight:
         flight = _Flight(path="backup", move=self._mover.backup(pages, slots), slots=slots)
@@ -322,9 +281,9 @@ class HiCache:
             self._disown(flight)
         self._slots.free(flight.slots)
         if flight.run is not None and not has_failed:
-            self._runs.append(flight.run)
+            self.marks.offer(flight.run)
         elif flight.run is not None:
-            self.stored(flight.run, [False] * len(flight.run.slots))
+            self.marks.stored(flight.run, [False] * len(flight.run.slots))
 
     def _disown(self, flight: _Flight) -> None:
         """A backup failed: its slots hold no pages."""
@@ -334,45 +293,6 @@ class HiCache:
         indices = [index for index, _ in mine]
         self.tree.assign(Tier.HOST, flight.keys, indices, [ABSENT] * len(mine))
         self._slots.free([slot for _, slot in mine])
-
-    # --- what is known of L3 --------------------------------------------------------------------
-
-    def _offer(self, node: Node) -> None:
-        if node.is_alive:
-            run = self._run(self.tree.keys_to(node))
-            if run is not None:
-                self._runs.append(run)
-
-    def _run(self, keys: Sequence[bytes]) -> HostRun | None:
-        """The pages of a run that are in L2, and neither in L3 nor on their way there."""
-        if not self.has_storage:
-            return None
-        in_host = self.tree.values(Tier.HOST, keys)
-        stored = self.tree.values(Tier.STORAGE, keys)
-        indices = [i for i in range(len(keys)) if in_host[i] != ABSENT and stored[i] == ABSENT]
-        # A slow L3 must not keep all of L2: what is not taken now is offered at its next use.
-        room = max(self._max_storing - self._num_storing, 0)
-        self._note("write_through", "deferred", len(indices) - len(indices[:room]))
-        indices = indices[:room]
-        if not indices:
-            return None
-        slots = [in_host[index] for index in indices]
-        self._slots.retain(slots)
-        self._num_storing += len(slots)
-        self.tree.assign(Tier.STORAGE, keys, indices, [_STORING] * len(indices))
-        return HostRun(keys=keys, indices=indices, slots=slots, generation=self._generation)
-
-    def _forget_computed(self, lease: Lease) -> None:
-        """A page that had to be computed was not found in L3, whatever is remembered of it."""
-        first = len(lease.sources)
-        values = self.tree.values(Tier.STORAGE, lease.keys)
-        gone = [i for i in range(first, len(values)) if values[i] > _STORING]
-        self.tree.assign(Tier.STORAGE, lease.keys, gone, [ABSENT] * len(gone))
-
-    def _bound_knowledge(self) -> None:
-        over = self.tree.num_pages(Tier.STORAGE) - self.config.max_known_pages
-        if over > 0:
-            self.tree.evict(Tier.STORAGE, over)
 
     def _note(self, path: str, result: str, pages: int, seconds: float = 0.0) -> None:
         if self._observer is not None and pages:
@@ -406,9 +326,3 @@ def _has_failed(move: Move) -> bool:
         log.exception("pages could not be moved")
         return True
     return False
-
-
-def _state(value: int) -> StorageState:
-    if value == ABSENT:
-        return "will_not"
-    return "storing" if value == _STORING else "stored"
