@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-_MAX_HOLDERS = 4
-"""Nodes remembered for each page; the latest stay."""
+from kvloop.shared_cache.tree import RadixTree
+from kvloop.shared_cache.tree_node import Tier
+
+_MAX_NODES = 256
 
 
 class PrefixIndex:
-    """Page key -> incarnations that computed or received it; least recently used keys go first."""
+    """A radix tree for each node's incarnation, the same that the nodes keep their pages in."""
 
     def __init__(self, max_pages: int) -> None:
         self._max_pages = max_pages
-        self._holders: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
+        self._trees: OrderedDict[str, RadixTree] = OrderedDict()
 
-    def record(self, keys: Iterable[bytes], incarnation: str) -> None:
-        """The node holds these pages now."""
-        for key in keys:
-            others = [node for node in self._holders.get(key, ()) if node != incarnation]
-            self._holders[key] = (incarnation, *others[: _MAX_HOLDERS - 1])
-            self._holders.move_to_end(key)
-        while len(self._holders) > self._max_pages:
-            self._holders.popitem(last=False)
+    def record(self, keys: Sequence[bytes], incarnation: str) -> None:
+        """The node holds these pages, a run from a prompt's first on, now."""
+        tree = self._trees.setdefault(incarnation, RadixTree())
+        tree.insert(Tier.DEVICE, keys, [0] * len(keys))
+        self._trees.move_to_end(incarnation)
+        while len(self._trees) > _MAX_NODES:
+            self._trees.popitem(last=False)
+        while (over := len(self) - self._max_pages) > 0:
+            largest = max(self._trees.values(), key=RadixTree.num_pages)
+            largest.evict(Tier.DEVICE, over)
 
     def leading_pages(self, keys: Sequence[bytes]) -> dict[str, int]:
         """For each node that holds the first page: how many pages it holds without a gap."""
-        runs: dict[str, int] = {}
-        for depth, key in enumerate(keys):
-            extended = [n for n in self._holders.get(key, ()) if runs.get(n, 0) == depth]
-            if not extended:
-                break
-            for node in extended:
-                runs[node] = depth + 1
-        return runs
+        runs = {node: len(tree.run(Tier.DEVICE, keys)) for node, tree in self._trees.items()}
+        return {node: run for node, run in runs.items() if run}
 
     def clear(self) -> int:
         """Forget all; returns how many pages were known."""
-        count = len(self._holders)
-        self._holders.clear()
+        count = len(self)
+        self._trees.clear()
         return count
 
     def __len__(self) -> int:
-        return len(self._holders)
+        """Pages known, of each node its own."""
+        return sum(tree.num_pages() for tree in self._trees.values())

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from kvloop.router.prefix_index import PrefixIndex
 from kvloop.router.routing import rank_decodes, rank_prefills
+from kvloop.shared_cache.keys import page_keys
 from kvloop.shared_cache.wire import NodeRecord, Role
 
 
@@ -73,10 +74,11 @@ def test_decode_keeps_a_session_unless_it_is_much_busier() -> None:
 
 def test_runs_count_pages_without_a_gap() -> None:
     index = PrefixIndex(100)
-    index.record([b"1", b"2", b"3"], "a")
-    index.record([b"1", b"3"], "b")
-    assert index.leading_pages([b"1", b"2", b"3", b"4"]) == {"a": 3, "b": 1}
-    assert index.leading_pages([b"9", b"1"]) == {}
+    keys = page_keys([1, 2, 3, 4], 1)
+    index.record(keys[:3], "a")
+    index.record(page_keys([1, 9], 1), "b")
+    assert index.leading_pages(keys) == {"a": 3, "b": 1}
+    assert index.leading_pages(page_keys([9, 1], 1)) == {}
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abc")), max_size=60))
@@ -85,8 +87,8 @@ def test_the_index_stays_within_its_bound_and_keeps_the_latest(
 ) -> None:
     index = PrefixIndex(4)
     for key, holder in records:
-        index.record([bytes([key])], holder)
+        index.record(page_keys([key], 1), holder)
         assert len(index) <= 4
     if records:
         key, holder = records[-1]
-        assert index.leading_pages([bytes([key])])[holder] == 1
+        assert index.leading_pages(page_keys([key], 1))[holder] == 1
