@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -145,10 +144,6 @@ def _host_pools(
     size = host_size(config, shape, available=available_memory(), reserved=reserved)
     pool = HostPool(shape, size.num_slots, size.layout)
     staging = HostPool(shape, size.num_staging) if size.num_staging else None
-    if kv.device.type == "cuda":
-        from kvloop.engine.pinned import pin
-
-        weakref.finalize(pool, pin(pool, kv.device).close).atexit = False
     return pool, staging
 
 
