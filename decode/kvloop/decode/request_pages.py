@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from kvloop.decode.request import OwnedRequest
 from kvloop.engine.device_cache import DeviceCache
+from kvloop.shared_cache.hicache_names import EvictionPolicy
 
 
 class RequestPages:
     """Moves pages between the pool, a request and the prefix tree."""
 
-    def __init__(self, num_pages: int) -> None:
-        self.cache = DeviceCache(num_pages)
+    def __init__(self, num_pages: int, policy: EvictionPolicy = "lru") -> None:
+        self.cache = DeviceCache(num_pages, policy)
 
     def reserve(self, owner: OwnedRequest) -> bool:
         """All pages that the request can need, or none: a running request is never preempted."""
-        matched = self.cache.match(owner.reusable_keys) if owner.reads_device else []
+        priority = owner.request.priority
+        matched = self.cache.match(owner.reusable_keys, priority) if owner.reads_device else []
         self.cache.lock(owner.keys[: len(matched)])
         fresh = self.cache.reserve(owner.num_pages - len(matched), matched[-1] if matched else None)
         if fresh is None:
@@ -44,7 +46,8 @@ class RequestPages:
             self.drop(owner)
             return
         full = min(len(owner.keys), owner.num_kv // owner.page_size)
-        duplicates = self.cache.insert(owner.keys[:full], owner.pages[:full])
+        priority = owner.request.priority
+        duplicates = self.cache.insert(owner.keys[:full], owner.pages[:full], priority)
         mine = set(owner.pages[owner.num_matched :])
         self.cache.unlock(owner.keys[: owner.num_matched])
         self.cache.free([page for page in duplicates if page in mine] + owner.pages[full:])

@@ -45,9 +45,9 @@ class DeviceCache:
         """Give pages back that no tree holds."""
         self._allocator.free(pages)
 
-    def match(self, keys: Sequence[bytes]) -> list[int]:
+    def match(self, keys: Sequence[bytes], priority: int = 0) -> list[int]:
         """Pages of the longest cached run of `keys`; not locked."""
-        return self._tree.match(keys).device
+        return self._tree.match(keys, priority).device
 
     def lock(self, keys: Sequence[bytes]) -> None:
         """Keep a cached run from eviction until `unlock` of the same keys."""
@@ -56,9 +56,9 @@ class DeviceCache:
     def unlock(self, keys: Sequence[bytes]) -> None:
         self._tree.unlock(keys)
 
-    def insert(self, keys: Sequence[bytes], pages: Sequence[int]) -> list[int]:
+    def insert(self, keys: Sequence[bytes], pages: Sequence[int], priority: int = 0) -> list[int]:
         """Cache a run from its first key on; returns pages not taken, still the caller's."""
-        return self._tree.insert(Tier.DEVICE, keys, pages)
+        return self._tree.insert(Tier.DEVICE, keys, pages, priority=priority)
 
     def flush(self) -> tuple[int, int]:
         """Drop all that is not in use; returns pages freed and pages that stayed."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.parts import NodeParts
 from kvloop.prefill.job import Job
-from kvloop.prefill.prefetch import Prefetcher
+from kvloop.prefill.prefetch import Prefetch, Prefetcher
 from kvloop.prefill.storage_writer import StorageWriter
 from kvloop.shared_cache.hicache import HiCache
 from kvloop.shared_cache.hicache_names import PrefetchPolicy, WritePolicy
@@ -70,18 +70,26 @@ class CacheController:
         if missing * self._page_size < self.limits.threshold:
             self._unfulfilled("threshold", missing)
             return
-        keys = job.keys[: job.num_reusable]
-        job.prefetch = self._prefetcher.start(keys, known, job.request.tenant)
+        if job.reads_tree:
+            job.follows = self._prefetcher.under_way(job.keys[known])
+        if job.follows is None:
+            keys = job.keys[: job.num_reusable]
+            job.prefetch = self._prefetcher.start(keys, known, job.request.tenant)
 
     def waits(self, job: Job, now: float) -> bool:
         """Whether a job that could be computed had better wait for its pages."""
-        prefetch = job.prefetch
+        if job.follows is not None and (job.follows.is_done or job.follows.is_stopped):
+            job.follows = None
+            self.look_up(job)  # what it brought is in L2; there may be more in L3
+        prefetch = job.prefetch or job.follows
         if prefetch is None:
             return False
-        reason = "" if prefetch.is_done else self._stop_reason(job, now)
+        reason = "" if prefetch.is_done else self._stop_reason(job, prefetch, now)
         if reason is None:
             return True
-        job.fetched, job.prefetch = self._prefetcher.take(prefetch, reason), None
+        if job.prefetch is not None:
+            job.fetched = self._prefetcher.take(job.prefetch, reason)
+        job.prefetch = job.follows = None
         return False
 
     def place(self, job: Job) -> bool:
@@ -117,7 +125,7 @@ class CacheController:
             self.cache.give_back(job.fetched)
         if job.lease is not None:
             self.cache.release(job.lease)
-        job.prefetch = job.fetched = job.lease = None
+        job.prefetch = job.follows = job.fetched = job.lease = None
 
     # --- live settings ------------------------------------------------------------------------
 
@@ -159,13 +167,12 @@ class CacheController:
         num_bytes = pages * self._page_bytes if result == "done" else 0
         self._metrics.moved(path, result, pages, num_bytes, seconds)
 
-    def _stop_reason(self, job: Job, now: float) -> str | None:
-        assert job.prefetch is not None
+    def _stop_reason(self, job: Job, prefetch: Prefetch, now: float) -> str | None:
         job.ready_at = job.ready_at or now
         wait = Wait(
             waited_s=now - job.ready_at,
-            num_wanted=job.prefetch.num_wanted,
-            num_arrived=len(job.prefetch.writers),
+            num_wanted=prefetch.num_wanted,
+            num_arrived=len(prefetch.writers),
             page_size=self._page_size,
         )
         limits = self.limits

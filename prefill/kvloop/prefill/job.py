@@ -21,6 +21,8 @@ class Job:
     """Of the prompt's full pages; empty when the cache is off."""
     page_size: int
     prefetch: Prefetch | None = None
+    follows: Prefetch | None = None
+    """Another job's, which brings what this one needs first: nothing is read twice at a time."""
     fetched: Fetched | None = None
     """What the prefetch brought, until the lease has it."""
     lease: Lease | None = None

@@ -71,6 +71,13 @@ class Prefetcher:
         self._asking.append(prefetch)
         return prefetch
 
+    def under_way(self, key: bytes) -> Prefetch | None:
+        """One that others wait for already, and that brings this page first."""
+        for prefetch in (*self._reading, *self._asking):
+            if not prefetch.is_stopped and prefetch.keys[prefetch.first] == key:
+                return prefetch
+        return None
+
     def turn(self) -> None:
         """Give slots to those that found pages; end those that have read them."""
         asked = [p for p in self._asking if p.future.done()]

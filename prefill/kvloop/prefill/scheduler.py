@@ -309,7 +309,8 @@ class PrefillScheduler:
             return
         self._progress_at = time.monotonic()
         for job in self._waiting:
-            waits = job.prefetch is not None and not job.prefetch.is_done
-            self._report(job.attempt, Progress(stage="prefetch" if waits else "queued"))
+            prefetch = job.prefetch or job.follows
+            is_late = prefetch is not None and not prefetch.is_done
+            self._report(job.attempt, Progress(stage="prefetch" if is_late else "queued"))
         for job in self._running:
             self._report(job.attempt, Progress(stage="compute"))
