@@ -98,7 +98,7 @@ class CudaMover(PageMover):
     def _spans(self, num_pages: int) -> list[tuple[int, int]]:
         num_layers = self._host.shape.num_layers
         layer_bytes = page_move_bytes(self._host, num_pages) // num_layers
-        return list(layer_spans(num_layers, layer_bytes, _SPAN_BYTES))
+        return list(layer_spans(num_layers, layer_bytes, _SPAN_BYTES, self._in.least_layers))
 
     def _begin(
         self,

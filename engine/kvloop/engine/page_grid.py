@@ -85,8 +85,10 @@ def addresses(grid: Grid, ids: Ids, extent: Extent, is_page_last: bool) -> Ids:
     return np.add.outer(*both).reshape(-1)
 
 
-def layer_spans(num_layers: int, layer_bytes: int, least_bytes: int) -> Iterator[tuple[int, int]]:
+def layer_spans(
+    num_layers: int, layer_bytes: int, least_bytes: int, least_layers: int = 1
+) -> Iterator[tuple[int, int]]:
     """(first, count) of layers to move in one go: so many that a go is worth its launch."""
-    count = max(1, min(num_layers, least_bytes // max(layer_bytes, 1)))
+    count = max(least_layers, min(num_layers, least_bytes // max(layer_bytes, 1)))
     for first in range(0, num_layers, count):
         yield first, min(count, num_layers - first)

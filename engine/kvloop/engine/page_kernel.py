@@ -8,8 +8,9 @@ beside them keeps the other multiprocessors.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -17,9 +18,10 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 
 from kvloop.engine.page_grid import Extent, Grid, fused, word_bytes
 
-NUM_PROGRAMS = 32
-TILE_BYTES = 32768
-NUM_WARPS = 8
+TILE_BYTES = 16384
+BYTES_UNDER_WAY = 1 << 20
+"""More than the bus takes on its way: what is asked for and has not arrived."""
+_THREAD_BYTES = 64
 _WORDS = {8: tl.int64, 4: tl.int32, 2: tl.int16, 1: tl.int8}
 
 
@@ -84,26 +86,60 @@ def copy_rows(
     Ids are int64 on the device; each grid lies on the device or in pinned memory. With no ids
     this only compiles what a copy between these grids needs.
     """
-    extent = fused(source, target, extent, across_layers=False)  # one kernel for any number
-    word = word_bytes(source, target, extent.row)
-    block = extent.tokens * extent.row // word
-    tile = min(TILE_BYTES // word, triton.next_power_of_2(block))
-    blocks = len(source_ids) * extent.layers * extent.halves * triton.cdiv(block, tile)
+    plan = _plan(source, target, extent)
     kernel: Any = _copy_rows
-    kernel[(max(1, min(NUM_PROGRAMS, blocks)),)](
+    kernel[(max(1, min(plan.num_programs, len(source_ids) * plan.page_tiles)),)](
         source.address,
         target.address,
         source_ids,
         target_ids,
         len(source_ids),
         extent.layers,
-        *(stride // word for stride in (source.page, source.layer, source.half, source.token)),
-        *(stride // word for stride in (target.page, target.layer, target.half, target.token)),
-        HALVES=extent.halves,
-        BLOCK=block,
-        ROW=extent.row // word,
-        TILE=tile,
-        WORD=_WORDS[word],
-        ALIGN=gcd(16, source.address, target.address),
-        num_warps=NUM_WARPS,
+        *plan.strides,
+        **plan.constants,
     )
+
+
+class _Plan(NamedTuple):
+    """What a copy between two grids asks of the kernel."""
+
+    num_programs: int
+    page_tiles: int
+    """Tiles of one page."""
+    strides: tuple[int, ...]
+    constants: dict[str, Any]
+
+
+@lru_cache(4096)
+def _plan(source: Grid, target: Grid, extent: Extent) -> _Plan:
+    whole = fused(source, target, extent, across_layers=False)  # one kernel for any number
+    word = word_bytes(source, target, whole.row)
+    block = whole.tokens * whole.row // word
+    tile = _tile_words(block, TILE_BYTES // word)
+    strides = [
+        step // word
+        for grid in (source, target)
+        for step in (grid.page, grid.layer, grid.half, grid.token)
+    ]
+    return _Plan(
+        num_programs=max(1, BYTES_UNDER_WAY // (tile * word)),
+        page_tiles=whole.layers * whole.halves * triton.cdiv(block, tile),
+        strides=tuple(strides),
+        constants={
+            "HALVES": whole.halves,
+            "BLOCK": block,
+            "ROW": whole.row // word,
+            "TILE": tile,
+            "WORD": _WORDS[word],
+            "ALIGN": gcd(16, source.address, target.address),
+            "num_warps": max(1, min(16, tile * word // (32 * _THREAD_BYTES))),
+        },
+    )
+
+
+def _tile_words(block: int, most: int) -> int:
+    """The largest power of two that leaves at most an eighth of a block's lanes idle."""
+    tile = min(most, triton.next_power_of_2(block))
+    while tile > 32 and triton.cdiv(block, tile) * tile > block + block // 8:
+        tile //= 2
+    return int(tile)
