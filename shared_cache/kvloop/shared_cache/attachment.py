@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
+from kvloop.shared_cache.back_off import BackOff
 from kvloop.shared_cache.backend import StorageBackend
 from kvloop.shared_cache.epoch import read_epoch
 from kvloop.shared_cache.factory import BackendOpener
@@ -46,7 +47,7 @@ class Attachment:
         self._retired: list[Session] = []  # may have calls that go on
         self._is_ended = False
         self._attached_at = 0.0
-        self._retry_s = self._config.first_retry_s
+        self._back_off = BackOff(self._config.first_retry_s, self._config.max_retry_s)
         self._num_failures = 0
         self._keeper = threading.Thread(target=self._keep, name="l3-keeper", daemon=True)
 
@@ -153,9 +154,7 @@ class Attachment:
                 return
             self._retire(self._tripped)
             self._tripped, self._session = session, None
-            # One that answers probes but not calls costs callers a deadline at each of its returns.
-            if time.monotonic() - self._attached_at > self._config.max_retry_s:
-                self._retry_s = self._config.first_retry_s
+            self._back_off.given_up_after(time.monotonic() - self._attached_at)
             self._open(reason)
             self._change.notify_all()
 
@@ -181,12 +180,12 @@ class Attachment:
             if is_quiet:
                 self._look()
             if self.state == "open":
-                self._back_off()
+                self._wait_to_retry()
 
-    def _back_off(self) -> None:
+    def _wait_to_retry(self) -> None:
         with self._change:
-            self._change.wait_for(lambda: self._is_ended, self._retry_s)
-            self._retry_s = min(self._retry_s * 2, self._config.max_retry_s)
+            self._change.wait_for(lambda: self._is_ended, self._back_off.wait_s)
+            self._back_off.lengthen()
 
     def _look(self) -> None:
         session = self._session

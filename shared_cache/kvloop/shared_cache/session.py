@@ -59,7 +59,7 @@ class Session:
 
     def is_sound(self, deadline_s: float) -> bool:
         """Probe the backend; raises what it raises, and is False where it stalls."""
-        future = self.submit(StorageBackend.probe)
+        future = self.submit(lambda backend: backend.probe())  # the backend's own
         if future is None:
             return False
         if not wait([future], deadline_s).done:

@@ -249,6 +249,27 @@ def test_detach_does_not_wait_for_a_backend_that_hangs_as_it_opens(guard: Guarde
     assert eventually(lambda: num_threads() == 0)
 
 
+def test_no_new_connection_is_opened_while_too_many_openings_hang(
+    pool: HostPool, valves: list[Valve]
+) -> None:
+    guard = empty_guard(pool, replace(QUICK, max_stuck_calls=1))
+    go_on, has_begun = threading.Event(), threading.Semaphore(0)
+
+    def hang() -> StorageBackend:
+        has_begun.release()
+        assert go_on.wait(30)
+        raise StorageUnavailable("never mind")
+
+    for _ in range(2):
+        guard.attach(hang, "slow")
+        assert has_begun.acquire(timeout=5)
+    guard.attach(opener(valves[0], pool), "third")
+    assert guard.wait_settled(5) and "2 calls of earlier" in str(guard.last_error)
+    assert valves[0].num_opened == 0
+    go_on.set()
+    assert guard.wait_attached(5) and guard.close()
+
+
 def test_each_attachment_is_a_new_generation_and_a_mere_recovery_is_none(
     guard: GuardedBackend, valves: list[Valve]
 ) -> None:
@@ -298,9 +319,7 @@ def test_the_generation_has_grown_before_the_new_content_can_be_seen(
 
     def watch() -> None:
         while not stop.is_set():
-            before = guard.generation
-            found = guard.exists(KEYS[:1])
-            if found == [True] and before < 2:
+            if guard.exists(KEYS[:1]) == [True] and guard.generation < 2:
                 wrong.set()
 
     valves[1].pages[KEYS[0]] = bytes(SHAPE.slot_bytes)
