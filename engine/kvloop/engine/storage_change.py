@@ -83,5 +83,5 @@ def _kind(value: Any) -> str:
     """A JSON value's type: the value itself may be a secret."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else "a boolean"
-    kinds = {list: "an array", dict: "an object", str: "a string"}
+    kinds: dict[type, str] = {list: "an array", dict: "an object", str: "a string"}
     return kinds.get(type(value), "a number")
