@@ -53,9 +53,10 @@ def restart_store(loop: Loop) -> None:
     wait_state(loop, "attached")
 
 
-def check_reuse(loop: Loop, first: Answer) -> None:
+def check_reuse(loop: Loop, first: Answer, *, is_restored: bool = False) -> None:
     """All full pages of prompt and answer are read from L3, each from the node that filled it.
 
+    Unless it was restored: what prefill has in L2 it writes to a store that has lost its pages.
     Where the machine is so busy that calls to L3 stall, their pages are lost, and written again.
     """
     num_prompt = len(first.prompt) // PAGE * PAGE
@@ -64,11 +65,14 @@ def check_reuse(loop: Loop, first: Answer) -> None:
         wait_for("the drain", lambda: drained(*loop.nodes))
         second = complete(loop.url, [*first.history, 9], 8, cache="l3_only")
         found = (second.by_prefill, second.by_decode)
-        if found == (num_prompt, num_all - num_prompt) or not has_stalled(loop):
+        expected = (num_prompt, num_all - num_prompt)
+        if is_restored:
+            found, expected = (sum(found),), (num_all,)
+        if found == expected or not has_stalled(loop):
             break
         wait_state(loop, "attached")
         complete(loop.url, first.prompt, ANSWER)
-    assert found == (num_prompt, num_all - num_prompt)
+    assert found == expected
 
 
 def has_stalled(loop: Loop) -> bool:
@@ -110,7 +114,7 @@ def test_requests_go_on_without_the_master_and_reuse_begins_again_with_the_next(
     again = complete(loop.url, prompt, ANSWER)
     assert again.ids == alone.ids
     assert again.sources["device"] > 0, "the test wants pages that prefill remembers"
-    check_reuse(loop, again)
+    check_reuse(loop, again, is_restored=True)
     check_reuse(loop, complete(loop.url, prompt_of(130), ANSWER))
     loop.wait_idle()
 
@@ -126,7 +130,7 @@ def test_a_store_that_restarts_between_two_requests_leaves_no_hole_in_the_next_t
     restart_store(loop)
     wait_for("the loss", lambda: not set(epochs) & {epoch(node) for node in loop.nodes})
     flush(loop.decodes[0])
-    check_reuse(loop, complete(loop.url, prompt, ANSWER))
+    check_reuse(loop, complete(loop.url, prompt, ANSWER), is_restored=True)
 
 
 def epoch(node: Running) -> str:
