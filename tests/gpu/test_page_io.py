@@ -31,6 +31,12 @@ PAGES, SLOTS = [1, 7, 3, 4, 9, 0], [5, 0, 2, 3, 7, 1]
 OTHERS = [2, 6, 8, 10, 11, 5]
 
 
+@pytest.fixture(autouse=True)
+def short_pieces_too(monkeypatch):
+    """Tiny pages must go by the backend that a test names, though it is slow with them."""
+    monkeypatch.setattr("kvloop.engine.copiers._SHORT_BYTES", 0)
+
+
 class Bench:
     """Two tiers and the mover between them."""
 

@@ -1,4 +1,4 @@
-"""I/O backend `direct`: batches of asynchronous copies by the copy engines; no multiprocessor."""
+"""The copies that move pages between two grids, in as few pieces as adjacent blocks allow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kvloop.engine.cuda_driver import copy_batch
 from kvloop.engine.page_grid import Extent, Grid, Ids, addresses, fused
 
 
@@ -39,11 +38,3 @@ def _merged(sources: Ids, targets: Ids, size: int) -> Copies:
     return Copies(
         np.ascontiguousarray(sources[starts]), np.ascontiguousarray(targets[starts]), sizes
     )
-
-
-def copy_blocks(
-    source: Grid, source_ids: Ids, target: Grid, target_ids: Ids, extent: Extent, stream: int
-) -> None:
-    """Queue the copy of pages `source_ids` to `target_ids` on a CUDA stream."""
-    if len(source_ids):
-        copy_batch(*plan_copies(source, source_ids, target, target_ids, extent), stream)

@@ -76,7 +76,8 @@ def copy_batch(sources: Words, targets: Words, sizes: Words, stream: int) -> Non
     call = _batch_call() or copy_each
     for at in range(0, len(sizes), _BATCH):
         part = slice(at, at + _BATCH)
-        call(sources[part], targets[part], sizes[part], stream)
+        source, target, size = (np.ascontiguousarray(c[part]) for c in (sources, targets, sizes))
+        call(source, target, size, stream)
 
 
 @cache
@@ -92,7 +93,7 @@ def _batch_call() -> Callable[[Words, Words, Words, int], None] | None:
     def copy(sources: Words, targets: Words, sizes: Words, stream: int) -> None:
         failed = ctypes.c_size_t(0)
         arguments = [
-            *(ctypes.c_void_p(array.ctypes.data) for array in (targets, sources, sizes)),
+            *(ctypes.c_void_p(_address(array)) for array in (targets, sources, sizes)),
             ctypes.c_size_t(len(sizes)),
             ctypes.byref(attributes),
             ctypes.byref(first),
@@ -103,6 +104,10 @@ def _batch_call() -> Callable[[Words, Words, Words, int], None] | None:
         _check((call or old)(*arguments, ctypes.c_void_p(stream)), "cuMemcpyBatchAsync")
 
     return copy
+
+
+def _address(array: Words) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def copy_each(sources: Words, targets: Words, sizes: Words, stream: int) -> None:

@@ -19,7 +19,7 @@ from kvloop.engine.node_config import IOBackend
 from kvloop.engine.page_grid import layer_spans
 from kvloop.engine.page_ids import PageIds
 from kvloop.engine.page_mover import LayerMove, Move, PageMover, page_move_bytes
-from kvloop.engine.page_path import PagePath, make_path
+from kvloop.engine.page_path import PagePath, Span, make_path
 from kvloop.engine.pinned import pin
 from kvloop.shared_cache.host_pool import HostPool
 
@@ -53,7 +53,7 @@ class CudaMover(PageMover):
         with self._lock, torch.cuda.device(self._device):
             self._load_backs = _under_way(self._load_backs)
             began = self._begin(self._out, self._load_backs, pages, slots)
-            self._out.copy(0, self._host.shape.num_layers, *self._ids(pages, slots))
+            self._out.copy([self._all], *self._ids(pages, slots))
             move = CudaMove(
                 device=self._device,
                 num_bytes=page_move_bytes(self._host, len(pages)),
@@ -69,11 +69,8 @@ class CudaMover(PageMover):
         with self._lock, torch.cuda.device(self._device):
             self._backups = _under_way(self._backups)
             began = self._begin(self._in, self._backups, pages, slots)
-            spans, ids = self._spans(len(pages)), self._ids(pages, slots)
-            arrivals = []
-            for first, count in spans:
-                self._in.copy(first, count, *ids)
-                arrivals.append(mark(self._in.last))
+            spans = self._spans(len(pages))
+            arrivals = self._in.copy(spans, *self._ids(pages, slots))
             move = CudaLayerMove(
                 device=self._device,
                 num_bytes=page_move_bytes(self._host, len(pages)),
@@ -81,7 +78,7 @@ class CudaMover(PageMover):
                 ended=mark(self._in.last, has_time=True),
                 pages=frozenset(pages),
                 slots=frozenset(slots),
-                first_layers=[first for first, _ in spans],
+                first_layers=[span.first for span in spans],
                 arrivals=arrivals,
             )
             self._load_backs = [*_under_way(self._load_backs), move]
@@ -95,10 +92,17 @@ class CudaMover(PageMover):
             self._backups, self._load_backs = [], []
             self._pinned.close()
 
-    def _spans(self, num_pages: int) -> list[tuple[int, int]]:
-        num_layers = self._host.shape.num_layers
-        layer_bytes = page_move_bytes(self._host, num_pages) // num_layers
-        return list(layer_spans(num_layers, layer_bytes, _SPAN_BYTES, self._in.least_layers))
+    @property
+    def _all(self) -> Span:
+        return Span(0, self._host.shape.num_layers)
+
+    def _spans(self, num_pages: int) -> list[Span]:
+        layer_bytes = page_move_bytes(self._host, num_pages) // self._all.num_layers
+        least = self._in.least_layers
+        return [
+            Span(*span)
+            for span in layer_spans(self._all.num_layers, layer_bytes, _SPAN_BYTES, least)
+        ]
 
     def _begin(
         self,
@@ -122,9 +126,8 @@ class CudaMover(PageMover):
     def _warm_up(self) -> None:
         """Moves of nothing compile the kernels and load them."""
         with torch.cuda.device(self._device):
-            num_layers = self._host.shape.num_layers
-            self._in.copy(0, num_layers, *self._ids([], []))
-            self._out.copy(0, num_layers, *self._ids([], []))
+            for path in (self._in, self._out):
+                path.copy([self._all], *self._ids([], []))
             torch.cuda.synchronize()
 
 

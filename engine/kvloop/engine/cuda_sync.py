@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,6 +30,16 @@ def mark(stream: torch.cuda.Stream, *, has_time: bool = False) -> torch.cuda.Eve
     event = new_event(has_time=has_time)
     event.record(stream)
     return event
+
+
+@contextmanager
+def changing_streams(device: torch.device) -> Iterator[None]:
+    """What `torch.cuda.set_stream` does inside ends here; it takes a tenth of a `with stream`."""
+    before = torch.cuda.current_stream(device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_stream(before)
 
 
 def has_happened(event: torch.cuda.Event) -> bool:

@@ -18,6 +18,8 @@ class PageIds:
         self._device = device
         self._tensor = tensor
         self._parts: dict[int, list[PageIds]] = {}
+        self.memo: dict[object, object] = {}
+        """What was worked out for these ids, for as long as the move is put together."""
 
     @classmethod
     def of(cls, ids: Sequence[int], device: torch.device) -> PageIds:

@@ -7,14 +7,14 @@ long pieces than with many short ones. One stream fills buffers while another em
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
-from kvloop.engine.copy_batch import copy_blocks
-from kvloop.engine.cuda_sync import new_stream
+from kvloop.engine.copiers import Copier, backend_for, make_copier
+from kvloop.engine.cuda_sync import changing_streams, mark, new_stream
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.node_config import IOBackend
 from kvloop.engine.page_coder import make_coder
@@ -24,16 +24,21 @@ from kvloop.engine.page_stage import Stage, StageBuffer, stage_bytes
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import PageShape
 
-Copy = Callable[[Grid, PageIds, Grid, PageIds, Extent], None]
-"""Queues copies of pages between two grids on the current stream."""
-_BUFFER_BYTES = 32 << 20
-_NUM_BUFFERS = 3
+_BUFFER_BYTES = 64 << 20
+_NUM_BUFFERS = 2
 _PIECE_BYTES = 256 << 10
 """Copy engines reach the bus's rate with pieces of this size."""
 
 
+class Span(NamedTuple):
+    """Layers that are moved in one go."""
+
+    first: int
+    num_layers: int
+
+
 class PagePath(Protocol):
-    """One direction's way; calls come from one thread at a time."""
+    """One direction's way; calls come from one thread at a time, with the device current."""
 
     @property
     def first(self) -> torch.cuda.Stream:
@@ -50,8 +55,8 @@ class PagePath(Protocol):
         """Layers that should move in one go."""
         ...
 
-    def copy(self, first_layer: int, num_layers: int, pages: PageIds, slots: PageIds) -> None:
-        """Queue the copy of some layers of device `pages` from or to host `slots`."""
+    def copy(self, spans: Sequence[Span], pages: PageIds, slots: PageIds) -> list[torch.cuda.Event]:
+        """Queue the copy of device `pages` from or to host `slots`; each span's arrival."""
         ...
 
 
@@ -59,18 +64,21 @@ def make_path(
     kv: KVPool, host: HostPool, io_backend: IOBackend, stream: torch.cuda.Stream, *, to_host: bool
 ) -> PagePath:
     """The fastest way that serves a pool's layout and codec."""
+    ends, shape = make_ends(kv, host), host.shape
+    layer = payload_extent(shape, 1)
+    if not host.holds_objects:  # those have pieces as long as layers are moved together
+        piece = fused(ends[0].payload, ends[0].payload, layer).row
+        io_backend = backend_for(io_backend, piece)
+    blocks = fused(ends[0].device, ends[0].payload, layer)
+    is_straight = io_backend == "kernel" or (blocks.tokens == 1 and not host.holds_objects)
     line = Line(
-        ends=make_ends(kv, host),
-        shape=host.shape,
+        ends=ends,
+        shape=shape,
         io_backend=io_backend,
-        copy=make_copy(io_backend),
+        copier=make_copier(io_backend, kv.device, to_host=to_host),
         to_host=to_host,
     )
-    blocks = fused(line.ends[0].device, line.ends[0].payload, line.payload(1))
-    has_long_pieces = host.holds_objects or blocks.tokens > 1
-    if host.shape.codec == "none" and (io_backend == "kernel" or not has_long_pieces):
-        return Straight(line, stream)
-    return Staged(line, stream)
+    return Straight(line, stream) if shape.codec == "none" and is_straight else Staged(line, stream)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +112,17 @@ def make_ends(kv: KVPool, host: HostPool) -> tuple[Ends, ...]:
     return tuple(ends)
 
 
+def payload_extent(shape: PageShape, num_layers: int) -> Extent:
+    """Some layers of one head group's payload."""
+    row = shape.group_heads * shape.head_size * shape.payload_itemsize
+    return Extent(layers=num_layers, halves=2, tokens=shape.page_size, row=row)
+
+
+def scales_extent(shape: PageShape, num_layers: int) -> Extent:
+    """Some layers of one head group's scales."""
+    return Extent(layers=num_layers, halves=2, tokens=1, row=4 * shape.group_heads)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """What every way of one direction knows."""
@@ -111,47 +130,8 @@ class Line:
     ends: tuple[Ends, ...]
     shape: PageShape
     io_backend: IOBackend
-    copy: Copy
+    copier: Copier
     to_host: bool
-
-    def payload(self, num_layers: int) -> Extent:
-        """Some layers of one head group's payload."""
-        row = self.shape.group_heads * self.shape.head_size * self.shape.payload_itemsize
-        return Extent(layers=num_layers, halves=2, tokens=self.shape.page_size, row=row)
-
-    def scales(self, num_layers: int) -> Extent:
-        """Some layers of one head group's scales."""
-        return Extent(layers=num_layers, halves=2, tokens=1, row=4 * self.shape.group_heads)
-
-    def move(
-        self, device: Grid, pages: PageIds, host: Grid, slots: PageIds, extent: Extent
-    ) -> None:
-        """Queue a copy in this line's direction."""
-        if self.to_host:
-            self.copy(device, pages, host, slots, extent)
-        else:
-            self.copy(host, slots, device, pages, extent)
-
-
-def make_copy(io_backend: IOBackend) -> Copy:
-    """The way of copying that a flag names."""
-    if io_backend == "direct":
-        return _copy_direct
-    from kvloop.engine.page_kernel import copy_rows  # Triton is not on every machine
-
-    def copy(
-        source: Grid, source_ids: PageIds, target: Grid, target_ids: PageIds, extent: Extent
-    ) -> None:
-        copy_rows(source, source_ids.tensor, target, target_ids.tensor, extent)
-
-    return copy
-
-
-def _copy_direct(
-    source: Grid, source_ids: PageIds, target: Grid, target_ids: PageIds, extent: Extent
-) -> None:
-    stream = torch.cuda.current_stream().cuda_stream
-    copy_blocks(source, source_ids.host, target, target_ids.host, extent, stream)
 
 
 class Straight:
@@ -163,14 +143,19 @@ class Straight:
         self.first = self.last = stream
         self._line = line
 
-    def copy(self, first_layer: int, num_layers: int, pages: PageIds, slots: PageIds) -> None:
+    def copy(self, spans: Sequence[Span], pages: PageIds, slots: PageIds) -> list[torch.cuda.Event]:
         """As `PagePath` says."""
-        extent = self._line.payload(num_layers)
-        with torch.cuda.stream(self.first):
-            for ends in self._line.ends:
-                device = ends.device.from_layer(first_layer)
-                payload = ends.payload.from_layer(first_layer)
-                self._line.move(device, pages, payload, slots, extent)
+        copy, stream, arrivals = self._line.copier.copy, self.first, []
+        with changing_streams(stream.device):
+            torch.cuda.set_stream(stream)
+            for span in spans:
+                extent = payload_extent(self._line.shape, span.num_layers)
+                for ends in self._line.ends:
+                    device = ends.device.from_layer(span.first)
+                    payload = ends.payload.from_layer(span.first)
+                    copy(device, pages, payload, slots, extent, stream)
+                arrivals.append(mark(stream))
+        return arrivals
 
 
 class Staged:
@@ -181,56 +166,60 @@ class Staged:
         self._line = line
         self._coder = make_coder(shape.codec, device)
         self._wire, self._local = stream, new_stream(device, stream.priority)
+        self.first, self.last = self._wire, self._local
+        if line.to_host:
+            self.first, self.last = self._local, self._wire
         self._room = max(_BUFFER_BYTES, shape.payload_bytes)
         num_bytes = stage_bytes(shape, self._room)
         self._buffers = [StageBuffer(num_bytes, device) for _ in range(_NUM_BUFFERS)]
-        layer_bytes = line.payload(1).num_bytes
+        layer_bytes = payload_extent(shape, 1).num_bytes
         self._ids = PageIds.first(self._room // layer_bytes, device)
         pieces = _PIECE_BYTES if line.io_backend == "direct" else 0
         self.least_layers = max(1, min(-(-pieces // layer_bytes), shape.num_layers))
         torch.cuda.synchronize(device)
 
-    @property
-    def first(self) -> torch.cuda.Stream:
-        return self._local if self._line.to_host else self._wire
-
-    @property
-    def last(self) -> torch.cuda.Stream:
-        return self._wire if self._line.to_host else self._local
-
-    def copy(self, first_layer: int, num_layers: int, pages: PageIds, slots: PageIds) -> None:
+    def copy(self, spans: Sequence[Span], pages: PageIds, slots: PageIds) -> list[torch.cuda.Event]:
         """As `PagePath` says."""
-        at_once = self._room // self._line.payload(num_layers).num_bytes
-        for ends in self._line.ends:
-            for some, theirs in zip(pages.parts(at_once), slots.parts(at_once), strict=True):
-                self._pass(ends, (first_layer, num_layers), some, theirs)
+        arrivals = []
+        with changing_streams(self._wire.device):
+            for span in spans:
+                at_once = self._room // payload_extent(self._line.shape, span.num_layers).num_bytes
+                parts = list(zip(pages.parts(at_once), slots.parts(at_once), strict=True))
+                for ends in self._line.ends:
+                    for some, theirs in parts:
+                        self._pass(ends, span, some, theirs)
+                arrivals.append(mark(self.last))
+        return arrivals
 
-    def _pass(self, ends: Ends, layers: tuple[int, int], pages: PageIds, slots: PageIds) -> None:
+    def _pass(self, ends: Ends, span: Span, pages: PageIds, slots: PageIds) -> None:
         buffer = self._buffers.pop(0)
         self._buffers.append(buffer)
-        stage = Stage.over(buffer.memory, self._line.shape, len(pages), layers[1])
-        heads = ends.heads[layers[0] : layers[0] + layers[1]]
-        with torch.cuda.stream(self.first):
-            self.first.wait_event(buffer.emptied)
-            if self._line.to_host:
-                self._coder.to_stage(heads, pages.tensor, stage)
-            else:
-                self._transfer(ends, layers, stage, slots)
-            buffer.filled.record(self.first)
-        with torch.cuda.stream(self.last):
-            self.last.wait_event(buffer.filled)
-            if self._line.to_host:
-                self._transfer(ends, layers, stage, slots)
-            else:
-                self._coder.from_stage(heads, pages.tensor, stage)
-            buffer.emptied.record(self.last)
+        stage = Stage.over(buffer.memory, self._line.shape, len(pages), span.num_layers)
+        heads = ends.heads[span.first : span.first + span.num_layers]
+        torch.cuda.set_stream(self.first)
+        self.first.wait_event(buffer.emptied)
+        if self._line.to_host:
+            self._coder.to_stage(heads, pages.tensor, stage)
+        else:
+            self._transfer(ends, span, stage, slots)
+        buffer.filled.record(self.first)
+        torch.cuda.set_stream(self.last)
+        self.last.wait_event(buffer.filled)
+        if self._line.to_host:
+            self._transfer(ends, span, stage, slots)
+        else:
+            self._coder.from_stage(heads, pages.tensor, stage)
+        buffer.emptied.record(self.last)
 
-    def _transfer(self, ends: Ends, layers: tuple[int, int], stage: Stage, slots: PageIds) -> None:
+    def _transfer(self, ends: Ends, span: Span, stage: Stage, slots: PageIds) -> None:
         """Between the buffer and the host."""
-        (first, count), line = layers, self._line
-        ids = self._ids.head(len(slots))
-        payload = ends.payload.from_layer(first)
-        line.move(stage.payload_grid, ids, payload, slots, line.payload(count))
+        shape, copy = self._line.shape, self._line.copier.copy
+        ids, payload = self._ids.head(len(slots)), ends.payload.from_layer(span.first)
+        extent = payload_extent(shape, span.num_layers)
+        copy(stage.payload_grid, ids, payload, slots, extent, self._wire)
         if ends.scales is not None:
-            scales = ends.scales.from_layer(first)
-            line.move(stage.scales_grid, ids, scales, slots, line.scales(count))
+            scales, extent = (
+                ends.scales.from_layer(span.first),
+                scales_extent(shape, span.num_layers),
+            )
+            copy(stage.scales_grid, ids, scales, slots, extent, self._wire)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvloop.engine.copiers import backend_for
 from kvloop.engine.copy_batch import Copies, plan_copies
 from kvloop.engine.page_grid import Extent, Grid, layer_spans, word_bytes
 from kvloop.shared_cache.hicache_names import HostLayout
@@ -102,3 +103,15 @@ def test_layers_come_alone_where_they_are_large_and_together_where_they_are_smal
     assert list(layer_spans(3, 1000, 1000)) == [(0, 1), (1, 1), (2, 1)]
     assert list(layer_spans(5, 400, 1000)) == [(0, 2), (2, 2), (4, 1)]
     assert list(layer_spans(3, 0, 1000)) == [(0, 3)]
+    assert list(layer_spans(5, 1000, 1000, least_layers=3)) == [(0, 3), (3, 2)]
+
+
+@pytest.mark.parametrize(("has_triton", "expected"), [(True, "kernel"), (False, "direct")])
+def test_pieces_too_short_for_copy_engines_go_by_the_kernel_where_it_can_run(
+    has_triton, expected, monkeypatch, caplog
+):
+    monkeypatch.setattr("kvloop.engine.copiers.find_spec", lambda name: has_triton or None)
+    assert backend_for("direct", 24 << 10) == expected
+    assert ("--hicache-io-backend direct" in caplog.text) == has_triton
+    assert backend_for("direct", 128 << 10) == "direct"
+    assert backend_for("kernel", 64) == "kernel"
