@@ -130,4 +130,3 @@ class FaultyBackend(StorageBackend):
         self._store.enter()
         if self.is_dead:
             raise StorageUnavailable("its process has crashed")
-

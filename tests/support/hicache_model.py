@@ -157,7 +157,9 @@ class Audit:
             for key, page in store.pages.items():
                 view = memoryview(page)
                 if check(view, SHAPE, key, NAMESPACE, 0).writer is not None:
-                    assert page[: SHAPE.payload_bytes] == content_of(key).tobytes(), "sealed, but wrong"
+                    assert page[: SHAPE.payload_bytes] == content_of(key).tobytes(), (
+                        "sealed, but wrong"
+                    )
 
     # --- what is said of them -------------------------------------------------------------------
 

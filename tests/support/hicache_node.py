@@ -124,7 +124,10 @@ class Recorder:
 
 
 class HiCacheNode:
-    """One start of a prefill node; `flags` are NodeConfig's."""
+    """One start of a prefill node; `flags` are NodeConfig's.
+
+    A slow store may hold half of the host slots, `min_storing` at least.
+    """
 
     def __init__(
         self,
@@ -135,6 +138,7 @@ class HiCacheNode:
         layout: HostLayout = "page_first_direct",
         flags: Mapping[str, Any] | None = None,
         rates: type[Rates] = FixedRates,
+        min_storing: int = 1,
     ) -> None:
         self.config = NodeConfig(
             role="prefill",
@@ -163,6 +167,7 @@ class HiCacheNode:
                 "kvloop.prefill.cache_controller", StorageWriter=WatchedWriter, Rates=rates
             ),
             patch("kvloop.prefill.prefetch.Workers", self.gate.workers),
+            patch("kvloop.shared_cache.storage_marks._MIN_STORING", min_storing),
         ):
             self.controller = CacheController(self._parts(num_pages))
         self.cache = self.controller.cache

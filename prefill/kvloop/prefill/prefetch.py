@@ -21,8 +21,10 @@ _BATCH_BYTES = 8 << 20
 class Prefetch:
     """Pages of one prompt on their way; made and moved on by the Prefetcher."""
 
-    def __init__(self, keys: Sequence[bytes], first: int, owner: str) -> None:
+    def __init__(self, keys: Sequence[bytes], first: int, owner: str, generation: int) -> None:
         self.keys, self.first, self.owner = keys, first, owner
+        self.generation = generation
+        """Of what was known about L3 when it began."""
         self.began_at = time.monotonic()
         self.num_found = 0
         """Pages that L3 says it has, from `first` on."""
@@ -66,7 +68,7 @@ class Prefetcher:
 
     def start(self, keys: Sequence[bytes], first: int, owner: str) -> Prefetch:
         """Look in L3 for the pages of a run from `first` on."""
-        prefetch = Prefetch(keys, first, owner)
+        prefetch = Prefetch(keys, first, owner, self._cache.marks.generation)
         prefetch.future = self._threads.submit(self._ask, prefetch)
         self._asking.append(prefetch)
         return prefetch
@@ -145,6 +147,7 @@ class Prefetcher:
             first=prefetch.first + start,
             slots=tuple(prefetch.slots[start:end]),
             writers=tuple(prefetch.writers[start:end]),
+            generation=prefetch.generation,
         )
 
     # --- the threads' side ----------------------------------------------------------------------

@@ -41,6 +41,8 @@ class _Flight:
     is_locked: bool = False
     run: HostRun | None = None
     """To be written to L3 once the pages are in their slots."""
+    generation: int = 0
+    """Of what was known about L3 when it began."""
 
 
 class HiCache:
@@ -103,6 +105,7 @@ class HiCache:
         The leading ones hold what L1 has of `keys[:num_readable]`, and get what L2 has and what was
         fetched for this request. With the lease the slots of `fetched` have a new owner.
         """
+        self.poll()  # a backup that failed leaves no page to be found
         fetched = fetched or Fetched()
         readable = keys[:num_readable]
         found = self.tree.find(readable) if reads_tree else Match([], [])
@@ -165,7 +168,10 @@ class HiCache:
         run = keys[: fetched.end]
         self._slots.retain(fetched.slots)
         self._slots.free(self.tree.insert(Tier.HOST, run, fetched.slots, owner=owner))
-        self.marks.found(run, fetched.first, fetched.writers)
+        if fetched.generation == self.marks.generation:
+            self.marks.found(run, fetched.first, fetched.writers)
+        else:  # they are from an L3 that was another one
+            self._offer(run)
 
     def give_back(self, fetched: Fetched) -> None:
         """The request that these pages were fetched for does not need them."""
@@ -232,11 +238,10 @@ class HiCache:
             flight.keys, flight.indices, flight.is_locked = keys, wanted, True
             self._slots.free(self.tree.assign(Tier.HOST, keys, wanted, slots))
             self.tree.lock(keys)
-        run = self.marks.run(keys)
         if flight is not None:
-            flight.run = run
-        elif run is not None:
-            self.marks.offer(run)
+            flight.run = self.marks.run(keys, slots)
+        else:
+            self._offer(keys)
         self.poll()
 
     def _wanted(self, keys: Sequence[bytes], in_host: Sequence[int]) -> list[int]:
@@ -263,11 +268,14 @@ class HiCache:
         flight.keys = self.tree.keys_to(node)
         before = len(flight.keys) - len(node)
         flight.indices = [before + index for index in chosen]
-        flight.run = self.marks.run(flight.keys)
+        flight.run = self.marks.run(flight.keys, slots)
 
     def _back_up(self, pages: list[int], slots: list[int]) -> _Flight:
-        flight = _Flight(path="backup", move=self._mover.backup(pages, slots), slots=slots)
+        move = self._mover.backup(pages, slots)
+        generation = self.marks.generation
+        flight = _Flight(path="backup", move=move, slots=slots, generation=generation)
         self._slots.retain(slots)
+        self.marks.arrive(slots)
         self._flights.append(flight)
         return flight
 
@@ -277,13 +285,26 @@ class HiCache:
         self._note(flight.path, result, len(flight.slots), flight.move.seconds or 0.0)
         if flight.is_locked:
             self.tree.unlock(flight.keys)
-        if has_failed and flight.path == "backup":
-            self._disown(flight)
+        if flight.path == "backup":
+            self._end_backup(flight, has_failed)
         self._slots.free(flight.slots)
-        if flight.run is not None and not has_failed:
-            self.marks.offer(flight.run)
-        elif flight.run is not None:
-            self.marks.stored(flight.run, [False] * len(flight.run.slots))
+
+    def _end_backup(self, flight: _Flight, has_failed: bool) -> None:
+        self.marks.arrived(flight.slots)
+        run, is_past = flight.run, flight.generation != self.marks.generation
+        if run is not None and (has_failed or is_past):
+            self.marks.stored(run, [False] * len(run.slots))
+        elif run is not None:
+            self.marks.offer(run)
+        if has_failed:
+            self._disown(flight)
+        elif is_past:
+            self._offer(flight.keys)
+
+    def _offer(self, keys: Sequence[bytes]) -> None:
+        run = self.marks.run(keys)
+        if run is not None:
+            self.marks.offer(run)
 
     def _disown(self, flight: _Flight) -> None:
         """A backup failed: its slots hold no pages."""

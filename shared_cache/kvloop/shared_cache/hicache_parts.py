@@ -80,6 +80,8 @@ class Fetched:
     """Index in the prompt of the first page."""
     slots: tuple[int, ...] = ()
     writers: tuple[Role, ...] = ()
+    generation: int = 0
+    """Of what was known about L3 when it was asked for them."""
 
     @property
     def end(self) -> int:

@@ -28,11 +28,13 @@ class StorageMarks:
     ) -> None:
         self.is_attached = False
         """Whether L3 takes pages now."""
+        self.generation = 0
+        """Of what is known about L3: grows with each `forget`."""
         self._tree, self._slots, self._note = tree, slots, note
         self._max_known = max_known_pages
         self._max_storing = max(slots.num_slots // 2, _MIN_STORING)
         self._num_storing = 0
-        self._generation = 0
+        self._arriving: set[int] = set()
         self._runs: deque[HostRun] = deque()
         self._eligible: deque[Node] = deque()
 
@@ -42,27 +44,23 @@ class StorageMarks:
 
     # --- writing ------------------------------------------------------------------------------
 
-    def run(self, keys: Sequence[bytes]) -> HostRun | None:
+    def arrive(self, slots: Sequence[int]) -> None:
+        """These slots of the tree have no bytes yet: L3 must not get them."""
+        self._arriving.update(slots)
+
+    def arrived(self, slots: Sequence[int]) -> None:
+        """They have now, or will never."""
+        self._arriving.difference_update(slots)
+
+    def run(self, keys: Sequence[bytes], own: Sequence[int] = ()) -> HostRun | None:
         """The pages of a run that are in L2, and neither in L3 nor on their way there.
 
-        They are marked as on their way, and the run owns their slots.
+        They are marked as on their way, and the run owns their slots. Of slots that are yet to be
+        filled only `own` are taken: the caller offers the run once they are.
         """
-        if not self.is_attached:
-            return None
-        in_host = self._tree.values(Tier.HOST, keys)
-        known = self._tree.values(Tier.STORAGE, keys)
-        indices = [i for i in range(len(keys)) if in_host[i] != ABSENT and known[i] == ABSENT]
-        # A slow L3 must not keep all of L2: what is not taken now is offered at its next use.
-        room = max(self._max_storing - self._num_storing, 0)
-        self._note("write_through", "deferred", len(indices[room:]))
-        indices = indices[:room]
-        if not indices:
-            return None
-        slots = [in_host[index] for index in indices]
-        self._slots.retain(slots)
-        self._num_storing += len(slots)
-        self._tree.assign(Tier.STORAGE, keys, indices, [_STORING] * len(indices))
-        return HostRun(keys=keys, indices=indices, slots=slots, generation=self._generation)
+        run, num_left = self._run(keys, own)
+        self._note("write_through", "deferred", num_left)
+        return run
 
     def offer(self, run: HostRun) -> None:
         """The run's pages are whole in their slots: it may be written."""
@@ -74,9 +72,11 @@ class StorageMarks:
 
     def take_runs(self, n: int) -> list[HostRun]:
         """Up to `n` runs to be written; each ends with `stored`."""
-        while self._eligible and len(self._runs) < n:
+        while self._eligible and len(self._runs) < n and self._num_storing < self._max_storing:
             node = self._eligible.popleft()
-            run = self.run(self._tree.keys_to(node)) if node.is_alive else None
+            run, num_left = self._run(self._tree.keys_to(node)) if node.is_alive else (None, 0)
+            if num_left:
+                self._eligible.appendleft(node)
             if run is not None:
                 self.offer(run)
         return [self._runs.popleft() for _ in range(min(n, len(self._runs)))]
@@ -85,7 +85,7 @@ class StorageMarks:
         """What became of a run; its slots are given back."""
         self._num_storing -= len(run.slots)
         self._slots.free(run.slots)
-        if run.generation == self._generation:
+        if run.generation == self.generation:
             values = [_WRITERS["prefill"] if is_stored else ABSENT for is_stored in results]
             self._tree.assign(Tier.STORAGE, run.keys, run.indices, values)
             self._bound()
@@ -106,8 +106,33 @@ class StorageMarks:
 
     def forget(self) -> None:
         """L3 is another one, or has lost its pages; what is under way tells nothing of it."""
-        self._generation += 1
+        self.generation += 1
         self._tree.forget_stored()
+
+    def _run(self, keys: Sequence[bytes], own: Sequence[int] = ()) -> tuple[HostRun | None, int]:
+        """With it the number of pages that there was no room for."""
+        if not self.is_attached:
+            return None, 0
+        in_host = self._tree.values(Tier.HOST, keys)
+        known = self._tree.values(Tier.STORAGE, keys)
+        is_empty = self._arriving.difference(own)
+        indices = [
+            index
+            for index, (slot, mark) in enumerate(zip(in_host, known, strict=True))
+            if slot != ABSENT and mark == ABSENT and slot not in is_empty
+        ]
+        # A slow L3 must not keep all of L2: what is not taken now is offered later.
+        room = max(self._max_storing - self._num_storing, 0)
+        num_left = len(indices[room:])
+        indices = indices[:room]
+        if not indices:
+            return None, num_left
+        slots = [in_host[index] for index in indices]
+        self._slots.retain(slots)
+        self._num_storing += len(slots)
+        self._tree.assign(Tier.STORAGE, keys, indices, [_STORING] * len(indices))
+        run = HostRun(keys=keys, indices=indices, slots=slots, generation=self.generation)
+        return run, num_left
 
     def _bound(self) -> None:
         over = self._tree.num_pages(Tier.STORAGE) - self._max_known

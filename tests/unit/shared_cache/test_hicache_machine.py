@@ -24,6 +24,7 @@ _WRITE = st.sampled_from(["write_through", "write_through_selective", "write_bac
 _PREFETCH = st.sampled_from(["best_effort", "timeout", "wait_complete"])
 _LAYOUT = st.sampled_from(["page_first_direct", "page_first_direct", "layer_first"])
 _QUOTAS: list[dict[str, int]] = [{}, {"a": 2, "*": 3}, {"b": 1}, {"*": 4}]
+_TENANT = st.sampled_from(["", "", "", "a", "a", "b"])
 _ANY = st.integers(0, 11)
 """Which of what there is; what is drawn never depends on what the threads did."""
 
@@ -32,7 +33,7 @@ requests = st.fixed_dictionaries(
     {
         "num_more": st.integers(0, 1),
         "cache": st.sampled_from(["on", "on", "on", "on", "l3_only", "off"]),
-        "tenant": st.sampled_from(["", "a", "b"]),
+        "tenant": _TENANT,
         "priority": st.integers(0, 2),
     }
 )
@@ -148,43 +149,28 @@ class TiersMachine(RuleBasedStateMachine):
         for _ in range(num):
             self.node.writer.save_next()
 
-    @rule(which=_ANY)
-    def layer_is_moved(self, which: int) -> None:
+    @rule(which=_ANY, what=st.sampled_from(["layer", "layer", "end", "end", "fail", "at_once"]))
+    def move_goes_on(self, which: int, what: str) -> None:
         moves = self.node.mover.under_way()
-        if moves:
-            moves[which % len(moves)].step()
-
-    @rule(which=_ANY)
-    def move_ends(self, which: int) -> None:
-        moves = self.node.mover.under_way()
-        if moves:
-            moves[which % len(moves)].finish()
-
-    @rule(which=_ANY)
-    def move_fails(self, which: int) -> None:
-        moves = self.node.mover.under_way()
-        if moves:
-            moves[which % len(moves)].fail()
-
-    @rule(fails=st.booleans())
-    def backups_fail_at_once(self, fails: bool) -> None:
-        self.node.mover.fails_at_once = fails
+        self.node.mover.fails_at_once = what == "at_once"
+        if moves and what != "at_once":
+            move = moves[which % len(moves)]
+            {"layer": move.step, "end": move.finish, "fail": move.fail}[what]()
 
     # --- L3 -----------------------------------------------------------------------------------
 
-    @rule(fault=st.sampled_from(["error", "stall", "no_room", "claims_all"]))
-    def store_errs(self, fault: str) -> None:
-        if fault == "error":
+    @rule(fault=st.sampled_from(["error", "stall", "no_room", "claims_all"]), ends=st.booleans())
+    def store_errs(self, fault: str, ends: bool) -> None:
+        if ends:
+            self.store.heal()
+            assert self.node.guard.state == "detached" or self.node.guard.wait_attached(20)
+        elif fault == "error":
             self.store.error = StorageUnavailable("broken by a test")
         elif fault == "stall":
             self.store.stall()
-        self.store.has_room = fault != "no_room"
-        self.store.claims_all = fault == "claims_all"
-
-    @rule()
-    def store_heals(self) -> None:
-        self.store.heal()
-        assert self.node.guard.state == "detached" or self.node.guard.wait_attached(20)
+        else:
+            self.store.has_room = fault != "no_room"
+            self.store.claims_all = fault == "claims_all"
 
     @rule(which=_ANY, at=st.integers(0, 4095), is_gone=st.booleans())
     def page_is_lost_or_damaged(self, which: int, at: int, is_gone: bool) -> None:
@@ -194,36 +180,31 @@ class TiersMachine(RuleBasedStateMachine):
         elif keys:
             self.store.damage(keys[which % len(keys)], at)
 
-    @rule(pages=prompts, tenant=st.sampled_from(["", "a", "b"]))
+    @rule(pages=prompts, tenant=_TENANT)
     def decode_writes(self, pages: list[int], tenant: str) -> None:
         for key in keys_of(pages, tenant):
             self.from_decode.add(key)
             self.store.put(key, object_of(key, "decode"))
 
-    @rule()
-    def store_is_cleared(self) -> None:
-        if self.node.guard.clear(1.0) == "cleared":
+    @rule(how=st.sampled_from(["cleared", "detached", "attached", "replaced", "replaced"]))
+    def l3_changes(self, how: str) -> None:
+        if how == "cleared" and self.node.guard.clear(1.0) == "cleared":
             self.store.ever.clear()
-
-    @rule()
-    def detach(self) -> None:
-        self.node.guard.detach(0.0)
-
-    @rule(is_same=st.booleans())
-    def attach(self, is_same: bool) -> None:
-        if not is_same:
-            self.stores.append(FaultyStore())
-        self.node.attach(self.store)
+        elif how == "detached":
+            self.node.guard.detach(0.0)
+        elif how in ("attached", "replaced"):
+            if how == "replaced":
+                self.stores.append(FaultyStore())
+            self.node.attach(self.store)
 
     # --- the node -----------------------------------------------------------------------------
 
-    @rule()
-    def flush(self) -> None:
-        self.node.cache.flush()
-
-    @rule(write=_WRITE, prefetch=_PREFETCH)
-    def policies_change(self, write: Any, prefetch: Any) -> None:
-        self.node.controller.set_policies(prefetch, write)
+    @rule(write=_WRITE, prefetch=_PREFETCH, is_flushed=st.booleans())
+    def operator_acts(self, write: Any, prefetch: Any, is_flushed: bool) -> None:
+        if is_flushed:
+            self.node.cache.flush()
+        else:
+            self.node.controller.set_policies(prefetch, write)
 
     @rule()
     def crash(self) -> None:
@@ -311,7 +292,7 @@ _SETTINGS = settings(
 
 
 def test_no_history_loses_a_page_or_serves_another_ones_bytes() -> None:
-    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=120))
+    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=300))
 
 
 @pytest.mark.slow
