@@ -1,0 +1,148 @@
+"""Chats against a prefill node whose L1 and L2 are far too small for them, and their judgement."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from admin import ask
+from faults import PAGE, Loop, start_loop
+from loop_client import Answer, complete
+from running import Cluster, Running, drained, wait_for
+from served_models import save_served
+
+from kvloop.shared_cache.hicache_names import (
+    Codec,
+    EvictionPolicy,
+    HostLayout,
+    PrefetchPolicy,
+    WritePolicy,
+)
+
+NUM_CHATS, NUM_TURNS, ANSWER = 16, 4, 24
+SYSTEM = 4 * PAGE
+"""Tokens that all chats of a round begin with."""
+VOCAB = 4096
+SOURCES = ("computed", "device", "host", "storage", "transfer_skipped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiers:
+    """How a prefill node is started; pages of 16 tokens."""
+
+    layout: HostLayout = "page_first_direct"
+    io_backend: str = "kernel"
+    device_policy: EvictionPolicy = "lru"
+    host_policy: EvictionPolicy = "lru"
+    store: str = "file"
+    codec: Codec = "none"
+    device_pages: int = 40
+    """Little more than the longest prompt of a chat has."""
+    host_ratio: float = 5.0
+    write: WritePolicy = "write_through"
+    prefetch: PrefetchPolicy = "wait_complete"
+
+    def flags(self) -> tuple[str, ...]:
+        """Of prefill."""
+        return (
+            *("--max-total-tokens", str(self.device_pages * PAGE)),
+            *("--hicache-ratio", str(self.host_ratio)),
+            *("--hicache-mem-layout", self.layout),
+            *("--hicache-io-backend", self.io_backend),
+            *("--radix-eviction-policy", self.device_policy),
+            *("--hicache-eviction-policy", self.host_policy),
+            *("--hicache-write-policy", self.write),
+            *("--hicache-storage-prefetch-policy", self.prefetch),
+            *("--hicache-codec", self.codec),
+        )
+
+
+def start(cluster: Cluster, tiers: Tiers, *decode: str) -> Loop:
+    """A loop of one prefill and one decode node over the store, both attached."""
+    if tiers.store == "mooncake":
+        store = cluster.mooncake(segment_gib="0.1")
+        wait_for("the store's segment", lambda: "store ready" in store.log.read_text())
+    elif tiers.store == "file":
+        cluster.file_cache()
+    flags = ("--hicache-codec", tiers.codec, *decode)
+    loop = start_loop(cluster, prefills=(tiers.flags(),), decodes=(flags,))
+    for node in loop.nodes:
+        wait_for("L3", lambda node=node: is_in_state(node, "attached"))
+    return loop
+
+
+def is_in_state(node: Running, state: str) -> bool:
+    return node.metric("kvloop_storage_state", state=state) == 1
+
+
+def set_policies(node: Running, write: WritePolicy, prefetch: PrefetchPolicy) -> None:
+    """Of a running prefill node."""
+    body = {"hicache_write_policy": write, "hicache_storage_prefetch_policy": prefetch}
+    status, answer = ask(node, "PUT", body=body)
+    assert status == 200 and answer["policies"] == body, answer
+
+
+def drain(loop: Loop) -> None:
+    wait_for("the drain", lambda: drained(*loop.nodes))
+
+
+def small_model(directory: Path) -> str:
+    """A model with so few words that its answers are quickly judged."""
+    return save_served("llama", directory, VOCAB)
+
+
+# --- chats ------------------------------------------------------------------------------------
+
+
+def ids_of(length: int, seed: object) -> list[int]:
+    """Token ids that depend on length and seed only."""
+    return random.Random(f"{length} {seed}").choices(range(10, VOCAB), k=length)
+
+
+def all_chats(
+    url: str, salt: str, after_turn: Callable[[int], None] = lambda turn: None
+) -> list[list[Answer]]:
+    """Sixteen conversations of greedy turns, each of another length; a turn of all at once."""
+    chats: list[list[Answer]] = [[] for _ in range(NUM_CHATS)]
+    with ThreadPoolExecutor(NUM_CHATS) as threads:
+        for turn in range(NUM_TURNS):
+            tasks = [threads.submit(_ask, url, n, turn, chats[n], salt) for n in range(NUM_CHATS)]
+            for turns, task in zip(chats, tasks, strict=True):
+                turns.append(task.result())
+            after_turn(turn)
+    return chats
+
+
+def _ask(url: str, number: int, turn: int, turns: Sequence[Answer], salt: str) -> Answer:
+    new = ids_of(15 + 2 * number + 5 * turn, 100 * number + turn)
+    prompt = [*(turns[-1].history if turns else ids_of(SYSTEM, salt)), *new]
+    num_answer = ANSWER + 3 * (number + turn) % 17
+    return complete(url, prompt, num_answer, cache_salt=salt, priority=number % 3)
+
+
+def total(answers: Sequence[Answer], source: str) -> int:
+    """Tokens of one source."""
+    return sum(int(answer.sources[source]) for answer in answers)
+
+
+@torch.inference_mode()
+def wrong_tokens(reference: Any, turns: Sequence[Answer]) -> list[tuple[int, int]]:
+    """(turn, index) of each token that is not the reference's likeliest there; one forward pass.
+
+    A later turn's prompt must hold the earlier turns as they were.
+    """
+    last = turns[-1].history
+    places = []
+    for number, turn in enumerate(turns):
+        assert last[: len(turn.history)] == turn.history
+        places += [(number, index, len(turn.prompt) + index) for index in range(len(turn.ids))]
+    before = torch.tensor([at - 1 for _, _, at in places])
+    logits = reference(torch.tensor([last]), logits_to_keep=before).logits[0]
+    choice = logits.argmax(-1).tolist()
+    pairs = zip(places, choice, strict=True)
+    return [(number, index) for (number, index, at), token in pairs if last[at] != token]
