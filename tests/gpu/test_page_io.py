@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from kvloop.engine.batch import Segment, make_batch
 from kvloop.engine.codec import decode, encode
 from kvloop.engine.cuda_driver import register_host
 from kvloop.engine.kv_pool import KVPool
@@ -15,6 +16,8 @@ from kvloop.engine.model_config import ModelConfig
 from kvloop.engine.node_config import IOBackend
 from kvloop.engine.page_mover import PageMover, make_mover
 from kvloop.engine.pinned import pin
+from kvloop.engine.transformer import Transformer
+from kvloop.engine.weights import tensor_shapes
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.hicache_names import Codec, HostLayout
 from kvloop.shared_cache.host_layout import effective_layout
@@ -54,7 +57,7 @@ class Bench:
         num_pages: int = 12,
         num_slots: int = 8,
     ) -> None:
-        config = ModelConfig.from_dict(
+        self.config = config = ModelConfig.from_dict(
             {
                 "architectures": ["LlamaForCausalLM"],
                 "num_hidden_layers": layers,
@@ -273,6 +276,31 @@ def test_moves_of_the_same_pages_or_slots_follow_one_another(io_backend, codec):
         assert (one.kv.tensor == 2).all()
         one.mover.load_back(pages, slots[2]).wait()
         assert (one.kv.tensor == 7).all()
+
+
+@pytest.mark.parametrize("io_backend", BACKENDS)
+def test_a_forward_pass_under_its_load_back_computes_what_it_does_with_the_pages_there(io_backend):
+    with bench(
+        "page_first_direct", io_backend, layers=6, heads=8, head_size=64, page_size=64,
+        num_pages=300, num_slots=300,
+    ) as one:  # fmt: skip
+        torch.manual_seed(0)
+        tensors = {
+            name: torch.randn(shape, dtype=torch.bfloat16, device="cuda") * 0.05
+            for name, shape in tensor_shapes(one.config).items()
+        }
+        model = Transformer(one.config, tensors, "cuda")
+        pages, slots = list(range(0, 300, 2)), list(range(149, -1, -1))
+        segment = Segment([*pages, 1], len(pages) * 64, 7)
+        batch = make_batch([(list(range(7)), segment)], 64, "cuda")
+        one.kv.tensor.mul_(0.2)
+        expected = model.forward(batch, one.kv)
+        one.mover.backup(pages, slots).wait()
+        for _ in range(5):
+            one.kv.tensor[:, :, pages] = 0
+            move = one.mover.load_back(pages, slots)
+            logits = model.forward(batch, one.kv, before_layer=move.before_layer)
+            assert torch.equal(logits, expected)
 
 
 def test_await_layer_returns_when_the_layer_is_in():

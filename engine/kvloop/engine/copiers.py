@@ -15,6 +15,7 @@ from kvloop.engine.cuda_sync import mark, new_stream
 from kvloop.engine.node_config import IOBackend
 from kvloop.engine.page_grid import Extent, Grid
 from kvloop.engine.page_ids import PageIds
+from kvloop.shared_cache.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,10 @@ with four, in pieces of 128 KiB."""
 
 class Copier(Protocol):
     """One direction's copies."""
+
+    def prepare(self, pages: PageIds, slots: PageIds) -> None:
+        """Have on the device what copies of these need there; on the current stream."""
+        ...
 
     def copy(
         self,
@@ -64,9 +69,17 @@ class KernelCopier:
     """The gather/scatter kernel."""
 
     def __init__(self, *, to_host: bool) -> None:
-        from kvloop.engine.page_kernel import copy_rows  # Triton is not on every machine
-
+        try:
+            from kvloop.engine.page_kernel import copy_rows  # Triton is not on every machine
+        except ImportError as error:
+            raise ConfigError(
+                f"--hicache-io-backend kernel needs Triton ({error}); install it or use direct"
+            ) from error
         self._copy_rows, self._to_host = copy_rows, to_host
+
+    def prepare(self, pages: PageIds, slots: PageIds) -> None:
+        """As `Copier` says."""
+        assert len(pages.tensor) == len(slots.tensor)
 
     def copy(
         self,
@@ -90,6 +103,9 @@ class DirectCopier:
     def __init__(self, device: torch.device, *, to_host: bool) -> None:
         self._to_host = to_host
         self._lanes = [new_stream(device) for _ in range(_TO_HOST_LANES - 1)] if to_host else []
+
+    def prepare(self, pages: PageIds, slots: PageIds) -> None:
+        """Addresses stay on the host."""
 
     def copy(
         self,

@@ -16,7 +16,6 @@ from kvloop.engine.cuda_move import CudaLayerMove, CudaMove
 from kvloop.engine.cuda_sync import mark, new_stream
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.node_config import IOBackend
-from kvloop.engine.page_grid import layer_spans
 from kvloop.engine.page_ids import PageIds
 from kvloop.engine.page_mover import LayerMove, Move, PageMover, page_move_bytes
 from kvloop.engine.page_path import PagePath, Span, make_path
@@ -24,8 +23,6 @@ from kvloop.engine.pinned import pin
 from kvloop.shared_cache.host_pool import HostPool
 
 Moving = TypeVar("Moving", bound=CudaMove)
-_SPAN_BYTES = 2 << 20
-"""Layers of fewer bytes come in together: a launch takes about as long as these on the bus."""
 
 
 class CudaMover(PageMover):
@@ -40,24 +37,27 @@ class CudaMover(PageMover):
         self._host, self._device = host, kv.device
         self._lock = threading.Lock()
         self._pinned = pin(host, kv.device)
-        backups = new_stream(kv.device)
-        # The first layers are awaited: their kernels go before those of a busy device.
-        load_backs = new_stream(kv.device, priority=-1)
-        self._out = make_path(kv, host, io_backend, backups, to_host=True)
-        self._in = make_path(kv, host, io_backend, load_backs, to_host=False)
+        try:
+            # The first layers are awaited: their kernels go before those of a busy device.
+            load_backs = new_stream(kv.device, priority=-1)
+            self._in = make_path(kv, host, io_backend, load_backs, to_host=False)
+            self._out = make_path(kv, host, io_backend, new_stream(kv.device), to_host=True)
+            self._warm_up()
+        except BaseException:
+            self._pinned.close()
+            raise
         self._backups: list[CudaMove] = []
         self._load_backs: list[CudaLayerMove] = []
-        self._warm_up()
 
     def backup(self, pages: Sequence[int], slots: Sequence[int]) -> Move:
         with self._lock, torch.cuda.device(self._device):
             self._load_backs = _under_way(self._load_backs)
-            began = self._begin(self._out, self._load_backs, pages, slots)
-            self._out.copy([self._all], *self._ids(pages, slots))
+            self._order(self._out, self._load_backs, pages, slots)
+            passage = self._out.copy([self._all], *self._ids(pages, slots))
             move = CudaMove(
                 device=self._device,
                 num_bytes=page_move_bytes(self._host, len(pages)),
-                began=began,
+                began=passage.began,
                 ended=mark(self._out.last, has_time=True),
                 pages=frozenset(pages),
                 slots=frozenset(slots),
@@ -68,18 +68,19 @@ class CudaMover(PageMover):
     def load_back(self, pages: Sequence[int], slots: Sequence[int]) -> LayerMove:
         with self._lock, torch.cuda.device(self._device):
             self._backups = _under_way(self._backups)
-            began = self._begin(self._in, self._backups, pages, slots)
-            spans = self._spans(len(pages))
-            arrivals = self._in.copy(spans, *self._ids(pages, slots))
+            self._order(self._in, self._backups, pages, slots)
+            layer_bytes = page_move_bytes(self._host, len(pages)) // self._all.num_layers
+            spans = self._in.spans(self._all.num_layers, layer_bytes)
+            passage = self._in.copy(spans, *self._ids(pages, slots))
             move = CudaLayerMove(
                 device=self._device,
                 num_bytes=page_move_bytes(self._host, len(pages)),
-                began=began,
+                began=passage.began,
                 ended=mark(self._in.last, has_time=True),
                 pages=frozenset(pages),
                 slots=frozenset(slots),
                 first_layers=[span.first for span in spans],
-                arrivals=arrivals,
+                arrivals=passage.arrivals,
             )
             self._load_backs = [*_under_way(self._load_backs), move]
         return move
@@ -87,38 +88,31 @@ class CudaMover(PageMover):
     def close(self) -> None:
         """Waits for the moves under way, then unpins the host pool."""
         with self._lock:
-            for move in (*self._backups, *self._load_backs):
-                move.wait()
-            self._backups, self._load_backs = [], []
-            self._pinned.close()
+            try:
+                for move in (*self._backups, *self._load_backs):
+                    move.wait()
+            finally:
+                self._backups, self._load_backs = [], []
+                self._pinned.close()
 
     @property
     def _all(self) -> Span:
         return Span(0, self._host.shape.num_layers)
 
-    def _spans(self, num_pages: int) -> list[Span]:
-        layer_bytes = page_move_bytes(self._host, num_pages) // self._all.num_layers
-        least = self._in.least_layers
-        return [
-            Span(*span)
-            for span in layer_spans(self._all.num_layers, layer_bytes, _SPAN_BYTES, least)
-        ]
-
-    def _begin(
+    def _order(
         self,
         path: PagePath,
         others: Iterable[CudaMove],
         pages: Sequence[int],
         slots: Sequence[int],
-    ) -> torch.cuda.Event:
-        """Let the path wait for what its pages and slots wait for; marks the beginning."""
+    ) -> None:
+        """Let the path wait for what its pages and slots wait for."""
         assert len(pages) == len(slots), (len(pages), len(slots))
         path.first.wait_stream(torch.cuda.current_stream())
         mine = frozenset(pages), frozenset(slots)
         for other in others:
             if other.touches(*mine):
                 path.first.wait_event(other.ended)
-        return mark(path.first, has_time=True)
 
     def _ids(self, *ids: Sequence[int]) -> list[PageIds]:
         return [PageIds.of(some, self._device) for some in ids]

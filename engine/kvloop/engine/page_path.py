@@ -18,7 +18,7 @@ from kvloop.engine.cuda_sync import changing_streams, mark, new_stream
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.node_config import IOBackend
 from kvloop.engine.page_coder import make_coder
-from kvloop.engine.page_grid import Extent, Grid, fused
+from kvloop.engine.page_grid import Extent, Grid, fused, layer_spans
 from kvloop.engine.page_ids import PageIds
 from kvloop.engine.page_stage import Stage, StageBuffer, stage_bytes
 from kvloop.shared_cache.host_pool import HostPool
@@ -28,6 +28,9 @@ _BUFFER_BYTES = 64 << 20
 _NUM_BUFFERS = 2
 _PIECE_BYTES = 256 << 10
 """Copy engines reach the bus's rate with pieces of this size."""
+_STRAIGHT_BYTES = 4 << 20
+_STAGED_BYTES = 12 << 20
+"""On the bus these take as long as the host takes to queue one go: fewer would leave it idle."""
 
 
 class Span(NamedTuple):
@@ -35,6 +38,13 @@ class Span(NamedTuple):
 
     first: int
     num_layers: int
+
+
+class Passage(NamedTuple):
+    """What was queued: when its first copy may begin, and when each span has arrived."""
+
+    began: torch.cuda.Event
+    arrivals: list[torch.cuda.Event]
 
 
 class PagePath(Protocol):
@@ -50,13 +60,12 @@ class PagePath(Protocol):
         """The stream whose work ends when the copies queued so far have ended."""
         ...
 
-    @property
-    def least_layers(self) -> int:
-        """Layers that should move in one go."""
+    def spans(self, num_layers: int, layer_bytes: int) -> list[Span]:
+        """Layers to move in one go where each has so many bytes on the host."""
         ...
 
-    def copy(self, spans: Sequence[Span], pages: PageIds, slots: PageIds) -> list[torch.cuda.Event]:
-        """Queue the copy of device `pages` from or to host `slots`; each span's arrival."""
+    def copy(self, spans: Sequence[Span], pages: PageIds, slots: PageIds) -> Passage:
+        """Queue the copy of device `pages` from or to host `slots`."""
         ...
 
 
@@ -137,25 +146,29 @@ class Line:
 class Straight:
     """From one memory to the other, on one stream."""
 
-    least_layers = 1
-
     def __init__(self, line: Line, stream: torch.cuda.Stream) -> None:
         self.first = self.last = stream
         self._line = line
 
-    def copy(self, spans: Sequence[Span], pages: PageIds, slots: PageIds) -> list[torch.cuda.Event]:
+    def spans(self, num_layers: int, layer_bytes: int) -> list[Span]:
         """As `PagePath` says."""
-        copy, stream, arrivals = self._line.copier.copy, self.first, []
+        return [Span(*span) for span in layer_spans(num_layers, layer_bytes, _STRAIGHT_BYTES)]
+
+    def copy(self, spans: Sequence[Span], pages: PageIds, slots: PageIds) -> Passage:
+        """As `PagePath` says."""
+        copier, stream, arrivals = self._line.copier, self.first, []
         with changing_streams(stream.device):
             torch.cuda.set_stream(stream)
+            copier.prepare(pages, slots)
+            began = mark(stream, has_time=True)
             for span in spans:
                 extent = payload_extent(self._line.shape, span.num_layers)
                 for ends in self._line.ends:
                     device = ends.device.from_layer(span.first)
                     payload = ends.payload.from_layer(span.first)
-                    copy(device, pages, payload, slots, extent, stream)
+                    copier.copy(device, pages, payload, slots, extent, stream)
                 arrivals.append(mark(stream))
-        return arrivals
+        return Passage(began, arrivals)
 
 
 class Staged:
@@ -175,13 +188,19 @@ class Staged:
         layer_bytes = payload_extent(shape, 1).num_bytes
         self._ids = PageIds.first(self._room // layer_bytes, device)
         pieces = _PIECE_BYTES if line.io_backend == "direct" else 0
-        self.least_layers = max(1, min(-(-pieces // layer_bytes), shape.num_layers))
+        self._least_layers = max(1, min(-(-pieces // layer_bytes), shape.num_layers))
         torch.cuda.synchronize(device)
 
-    def copy(self, spans: Sequence[Span], pages: PageIds, slots: PageIds) -> list[torch.cuda.Event]:
+    def spans(self, num_layers: int, layer_bytes: int) -> list[Span]:
+        """As `PagePath` says."""
+        found = layer_spans(num_layers, layer_bytes, _STAGED_BYTES, self._least_layers)
+        return [Span(*span) for span in found]
+
+    def copy(self, spans: Sequence[Span], pages: PageIds, slots: PageIds) -> Passage:
         """As `PagePath` says."""
         arrivals = []
         with changing_streams(self._wire.device):
+            began = mark(self.first, has_time=True)
             for span in spans:
                 at_once = self._room // payload_extent(self._line.shape, span.num_layers).num_bytes
                 parts = list(zip(pages.parts(at_once), slots.parts(at_once), strict=True))
@@ -189,7 +208,7 @@ class Staged:
                     for some, theirs in parts:
                         self._pass(ends, span, some, theirs)
                 arrivals.append(mark(self.last))
-        return arrivals
+        return Passage(began, arrivals)
 
     def _pass(self, ends: Ends, span: Span, pages: PageIds, slots: PageIds) -> None:
         buffer = self._buffers.pop(0)

@@ -8,6 +8,7 @@ import torch
 
 from kvloop.engine.cuda_sync import new_event
 from kvloop.engine.page_grid import Grid
+from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.page_object import PageShape
 
 _ALIGNMENT = 16
@@ -17,7 +18,13 @@ class StageBuffer:
     """Device memory, and the events of who fills and who empties it."""
 
     def __init__(self, num_bytes: int, device: torch.device) -> None:
-        self.memory = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+        try:
+            self.memory = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"--max-total-tokens leaves no {num_bytes / 1e6:.0f} MB on the device for pages on "
+                "their way to and from the host; give fewer tokens"
+            ) from error
         self.filled, self.emptied = new_event(), new_event()
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvloop.engine.copiers import backend_for
+from kvloop.engine.copiers import backend_for, make_copier
 from kvloop.engine.copy_batch import Copies, plan_copies
 from kvloop.engine.page_grid import Extent, Grid, layer_spans, word_bytes
+from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.hicache_names import HostLayout
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import PageShape
@@ -115,3 +118,10 @@ def test_pieces_too_short_for_copy_engines_go_by_the_kernel_where_it_can_run(
     assert ("--hicache-io-backend direct" in caplog.text) == has_triton
     assert backend_for("direct", 128 << 10) == "direct"
     assert backend_for("kernel", 64) == "kernel"
+
+
+def test_the_kernel_backend_without_triton_is_refused_in_words(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "kvloop.engine.page_kernel", raising=False)
+    with pytest.raises(ConfigError, match="--hicache-io-backend kernel needs Triton .* use direct"):
+        make_copier("kernel", torch.device("cuda"), to_host=True)
