@@ -23,6 +23,11 @@ class DeferredMove:
         """Later work on the device comes after it."""
         self.error: Exception | None = None
         self._mover = mover
+        self._sources = [
+            move
+            for move in mover.under_way()
+            if path == "load_back" and not set(move.slots).isdisjoint(slots)
+        ]
         self._num_layers = mover.host.shape.num_layers
 
     @property
@@ -50,7 +55,9 @@ class DeferredMove:
             raise self.error
 
     def step(self) -> None:
-        """Copy the next layer."""
+        """Copy the next layer; after a copy that failed, as on a device, what needs it fails."""
+        if any(move.error is not None for move in self._sources):
+            self.fail()
         if self.is_done:
             return
         layer, mover = self.num_layers_in, self._mover

@@ -113,9 +113,7 @@ class GatedStore(PageStore):
 
     def save(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
         assert self.gate.save_permits.acquire(timeout=_LONGEST_S)
-        if self.gate.is_closed:
-            raise SystemExit
-        return super().save(keys, slots)
+        return [] if self.gate.is_closed else super().save(keys, slots)
 
 
 class WatchedWriter(StorageWriter):
@@ -147,7 +145,7 @@ class WatchedWriter(StorageWriter):
     def crash(self) -> None:
         """End the thread where it stands; the gate is closed."""
         self._queue.put(None)
-        self.gate.save_permits.release()
+        self.gate.save_permits.release(len(self.runs) + 1)
 
     def save_next(self) -> bool:
         """Let the thread save one run, and wait for it; False where there is none."""

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from faulty_store import FaultyStore
 from hicache_model import Audit, expected_sources
-from hicache_node import HiCacheNode, keys_of, object_of, request_of
+from hicache_node import SHAPE, HiCacheNode, keys_of, object_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from kvloop.prefill.job import Job
+from kvloop.shared_cache.errors import TransferError
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 from kvloop.shared_cache.tree_node import ABSENT, Tier
 
@@ -28,7 +29,7 @@ _TENANT = st.sampled_from(["", "", "", "a", "a", "b"])
 _ANY = st.integers(0, 11)
 """Which of what there is; what is drawn never depends on what the threads did."""
 
-prompts = st.lists(st.integers(0, 1), max_size=5)
+prompts = st.tuples(st.integers(0, 7), st.integers(2, 5)).map(lambda drawn: _prompt(*drawn))
 requests = st.fixed_dictionaries(
     {
         "num_more": st.integers(0, 1),
@@ -37,6 +38,11 @@ requests = st.fixed_dictionaries(
         "priority": st.integers(0, 2),
     }
 )
+
+
+def _prompt(which: int, length: int) -> list[int]:
+    """Eight prompts that part at their first, second or third page, cut anywhere from two on."""
+    return [which & 1, which & 2, which & 4, 0, 0][:length]
 
 
 class TiersMachine(RuleBasedStateMachine):
@@ -48,7 +54,6 @@ class TiersMachine(RuleBasedStateMachine):
         self.jobs: list[Job] = []
         self.computed: list[Job] = []
         self.from_decode: set[bytes] = set()
-        self.failed_loads: list[Any] = []
 
     @initialize(
         policies=st.tuples(_EVICTION, _EVICTION, _WRITE, _PREFETCH),
@@ -83,71 +88,60 @@ class TiersMachine(RuleBasedStateMachine):
 
     @rule(pages=prompts, fields=requests)
     def come(self, pages: list[int], fields: dict[str, Any]) -> None:
-        if len(self.jobs) < _MAX_JOBS and request_of(pages, **fields).prompt:
-            self.jobs.append(self.node.come(pages, **fields))
+        if len(self.jobs) == _MAX_JOBS:
+            self.leave(self.jobs[0])
+        self.jobs.append(self.node.come(pages, **fields))
 
     @rule(which=_ANY, is_late=st.booleans())
-    def admit(self, which: int, is_late: bool) -> None:
-        waiting = [job for job in self.jobs if job.lease is None]
-        if waiting:
-            self.place(waiting[which % len(waiting)], is_late)
+    def go_on(self, which: int, is_late: bool) -> None:
+        """Some request takes its next step."""
+        if self.jobs:
+            self.advance(self.jobs[which % len(self.jobs)], is_late)
 
     @rule(which=_ANY)
-    def compute(self, which: int) -> None:
-        job = self.any_job(which, is_computed=False)
-        if job is None or job.lease is None:
-            return
-        try:
-            self.node.compute(job)
-        except Exception:
-            self.leave(job)  # a step that failed is answered by a refusal
-            return
-        self.computed.append(job)
-
-    @rule(which=_ANY)
-    def publish(self, which: int) -> None:
-        job = self.any_job(which, is_computed=True)
-        if job is not None and not job.storage:
-            self.node.controller.publish(job)
-
-    @rule(which=_ANY)
-    def end(self, which: int) -> None:
-        """It is done, or cancelled: at any stage."""
+    def cancel(self, which: int) -> None:
+        """At any stage."""
         if self.jobs:
             self.leave(self.jobs[which % len(self.jobs)])
 
-    @rule(pages=prompts, fields=requests, is_patient=st.booleans())
-    def serve(self, pages: list[int], fields: dict[str, Any], is_patient: bool) -> None:
+    @rule(pages=prompts, fields=requests, is_patient=st.booleans(), is_kept=st.booleans())
+    def serve(
+        self, pages: list[int], fields: dict[str, Any], is_patient: bool, is_kept: bool
+    ) -> None:
         """A whole request in one go, so that histories get somewhere."""
         self.come(pages, fields)
-        if not self.jobs:
-            return
         job = self.jobs[-1]
         while is_patient and self.node.gate.step(0):
             self.node.controller.turn()
         self.node.controller.turn()
-        if job.lease is None:
-            self.place(job, True)
-        if job.lease is not None and not self.is_computed(job):
-            self.compute(self.uncomputed().index(job))
-        if self.is_computed(job) and not job.storage:
-            self.node.controller.publish(job)
+        for _ in range(3 if is_kept else 4):
+            self.advance(job, True)
+
+    @rule(pages=st.tuples(prompts, prompts, prompts), fields=requests)
+    def serve_some(self, pages: tuple[list[int], ...], fields: dict[str, Any]) -> None:
+        """Much fits into neither pool: pages leave."""
+        for prompt in pages:
+            self.serve(prompt, fields, True, False)
+            self.all_is_as_it_must_be()
 
     # --- what goes on meanwhile -----------------------------------------------------------------
 
-    @rule()
-    def turn(self) -> None:
+    @rule(which=_ANY, num_steps=st.integers(0, 4), num_saves=st.integers(0, 3))
+    def time_passes(self, which: int, num_steps: int, num_saves: int) -> None:
+        """Threads go on, each for itself, and the loop has a turn."""
+        for _ in range(num_steps):
+            self.node.gate.step(which)
+        for _ in range(num_saves):
+            self.node.writer.save_next()
         self.node.controller.turn()
 
-    @rule(which=_ANY, num=st.integers(1, 4))
-    def thread_goes_on(self, which: int, num: int) -> None:
-        for _ in range(num):
-            self.node.gate.step(which)
-
-    @rule(num=st.integers(1, 3))
-    def runs_are_saved(self, num: int) -> None:
-        for _ in range(num):
+    @rule(which=_ANY, is_save=st.booleans())
+    def thread_goes_on(self, which: int, is_save: bool) -> None:
+        """And the loop has not noticed yet."""
+        if is_save:
             self.node.writer.save_next()
+        else:
+            self.node.gate.step(which)
 
     @rule(which=_ANY, what=st.sampled_from(["layer", "layer", "end", "end", "fail", "at_once"]))
     def move_goes_on(self, which: int, what: str) -> None:
@@ -159,9 +153,16 @@ class TiersMachine(RuleBasedStateMachine):
 
     # --- L3 -----------------------------------------------------------------------------------
 
-    @rule(fault=st.sampled_from(["error", "stall", "no_room", "claims_all"]), ends=st.booleans())
-    def store_errs(self, fault: str, ends: bool) -> None:
-        if ends:
+    @rule(
+        fault=st.sampled_from(["error", "stall", "no_room", "claims_all", "page"]),
+        which=_ANY,
+        at=st.integers(0, SHAPE.payload_bytes + 100),
+        is_good=st.booleans(),
+    )
+    def l3_errs(self, fault: str, which: int, at: int, is_good: bool) -> None:
+        if fault == "page":
+            self.pages_are_lost_or_damaged(which, at, is_good)
+        elif is_good:
             self.store.heal()
             assert self.node.guard.state == "detached" or self.node.guard.wait_attached(20)
         elif fault == "error":
@@ -172,13 +173,12 @@ class TiersMachine(RuleBasedStateMachine):
             self.store.has_room = fault != "no_room"
             self.store.claims_all = fault == "claims_all"
 
-    @rule(which=_ANY, at=st.integers(0, 4095), is_gone=st.booleans())
-    def page_is_lost_or_damaged(self, which: int, at: int, is_gone: bool) -> None:
-        keys = sorted(self.store.pages)
-        if keys and is_gone:
-            del self.store.pages[keys[which % len(keys)]]
-        elif keys:
-            self.store.damage(keys[which % len(keys)], at)
+    def pages_are_lost_or_damaged(self, which: int, at: int, is_lost: bool) -> None:
+        for key in sorted(self.store.pages)[which % 3 :: 2]:
+            if is_lost:
+                del self.store.pages[key]
+            else:
+                self.store.damage(key, at)
 
     @rule(pages=prompts, tenant=_TENANT)
     def decode_writes(self, pages: list[int], tenant: str) -> None:
@@ -197,16 +197,22 @@ class TiersMachine(RuleBasedStateMachine):
                 self.stores.append(FaultyStore())
             self.node.attach(self.store)
 
-    # --- the node -----------------------------------------------------------------------------
-
-    @rule(write=_WRITE, prefetch=_PREFETCH, is_flushed=st.booleans())
-    def operator_acts(self, write: Any, prefetch: Any, is_flushed: bool) -> None:
-        if is_flushed:
+    @rule(
+        what=st.sampled_from(["flush", "policies", "policies", "crash", "torn"]),
+        write=_WRITE,
+        prefetch=_PREFETCH,
+        at=st.integers(0, SHAPE.payload_bytes + 100),
+    )
+    def node_changes(self, what: str, write: Any, prefetch: Any, at: int) -> None:
+        if what == "flush":
             self.node.cache.flush()
-        else:
+        elif what == "policies":
             self.node.controller.set_policies(prefetch, write)
+        else:
+            self.crash()
+        for key in sorted(self.store.pages)[::2] if what == "torn" else ():
+            self.store.damage(key, at)
 
-    @rule()
     def crash(self) -> None:
         """Nothing is left but what lies in L3."""
         self.node.close()
@@ -248,6 +254,18 @@ class TiersMachine(RuleBasedStateMachine):
 
     # --- small parts --------------------------------------------------------------------------
 
+    def advance(self, job: Job, is_late: bool) -> None:
+        if not any(job is other for other in self.jobs):
+            return
+        if job.lease is None:
+            self.place(job, is_late)
+        elif not self.is_computed(job):
+            self.compute(job)
+        elif not job.storage:
+            self.node.controller.publish(job)
+        else:
+            self.leave(job)
+
     def place(self, job: Job, is_late: bool) -> None:
         now = (job.ready_at or 1.0) + (_MUCH_LATER if is_late else 0.0)
         if self.node.controller.waits(job, now):
@@ -257,6 +275,14 @@ class TiersMachine(RuleBasedStateMachine):
         if self.node.controller.place(job):
             assert job.lease is not None and job.lease.sources == expected
             self.sources_are_true(job)
+
+    def compute(self, job: Job) -> None:
+        try:
+            self.node.compute(job)
+        except TransferError:
+            self.leave(job)  # a step that failed is answered by a refusal
+        else:
+            self.computed.append(job)
 
     def sources_are_true(self, job: Job) -> None:
         assert job.lease is not None
@@ -276,13 +302,6 @@ class TiersMachine(RuleBasedStateMachine):
     def is_computed(self, job: Job) -> bool:
         return any(job is other for other in self.computed)
 
-    def uncomputed(self) -> list[Job]:
-        return [job for job in self.jobs if job.lease is not None and not self.is_computed(job)]
-
-    def any_job(self, which: int, is_computed: bool) -> Job | None:
-        jobs = self.computed if is_computed else self.uncomputed()
-        return jobs[which % len(jobs)] if jobs else None
-
 
 _SETTINGS = settings(
     deadline=None,
@@ -292,9 +311,9 @@ _SETTINGS = settings(
 
 
 def test_no_history_loses_a_page_or_serves_another_ones_bytes() -> None:
-    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=300))
+    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=200))
 
 
 @pytest.mark.slow
 def test_no_long_history_loses_a_page_or_serves_another_ones_bytes() -> None:
-    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=2400))
+    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=4000))
