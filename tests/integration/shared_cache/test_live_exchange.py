@@ -128,25 +128,26 @@ def num_found(threads: list[User]) -> int:
 def test_file_and_mooncake_change_places_under_load(
     pages: PageStore, pool: HostPool, mooncake_store: MooncakeStore, tmp_path: Path
 ) -> None:
+    before = set(l3_threads())
     with users(pages, pool) as threads:
         for cycle in range(6):
             if cycle % 2:
                 attach(pages, "mooncake", master_server_address=mooncake_store.address)
             else:
                 attach(pages, "file", root=str(tmp_path / str(cycle % 4)))
-            before = num_found(threads)
-            wait_for("pages from the new one", lambda n=before: num_found(threads) > n)
+            found = num_found(threads)
+            wait_for("pages from the new one", lambda n=found: num_found(threads) > n)
             if cycle % 3 == 0:
                 assert pages.guard.detach(10)
     assert pages.guard.generation == 6
     assert pages.counters.snapshot().faults == {}, "no page was torn"
     assert pages.guard.detach(10)
     wait_for("all slots", lambda: pool.num_free == pool.num_slots)
-    wait_for("the threads", lambda: not l3_threads())
+    wait_for("the threads", lambda: set(l3_threads()) <= before)
 
 
-def l3_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("l3-")]
+def l3_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("l3-")]
 
 
 def test_a_store_that_hangs_is_left_for_another_at_once(

@@ -55,8 +55,15 @@ def attach(guard: GuardedBackend, valve: Valve, name: str = "memory") -> None:
     assert guard.wait_attached(5)
 
 
-def num_threads() -> int:
-    return sum(thread.name.startswith("l3-") for thread in threading.enumerate())
+class Threads:
+    """Those that were begun since: other tests may have left some."""
+
+    def __init__(self) -> None:
+        self._before = set(threading.enumerate())
+
+    def are_over(self) -> bool:
+        new = set(threading.enumerate()) - self._before
+        return not any(thread.name.startswith("l3-") for thread in new)
 
 
 def in_background(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
@@ -235,6 +242,7 @@ def test_a_backend_that_hangs_as_it_opens_can_be_replaced_and_never_comes_back(
 
 
 def test_detach_does_not_wait_for_a_backend_that_hangs_as_it_opens(guard: GuardedBackend) -> None:
+    threads = Threads()
     go_on, has_begun = threading.Event(), threading.Event()
 
     def hang() -> StorageBackend:
@@ -246,7 +254,7 @@ def test_detach_does_not_wait_for_a_backend_that_hangs_as_it_opens(guard: Guarde
     assert has_begun.wait(5)
     assert guard.detach(0.05) is False and guard.state == "detached"
     go_on.set()
-    assert eventually(lambda: num_threads() == 0)
+    assert eventually(threads.are_over)
 
 
 def test_no_new_connection_is_opened_while_too_many_openings_hang(
@@ -333,7 +341,7 @@ def test_the_generation_has_grown_before_the_new_content_can_be_seen(
 def test_fifty_cycles_leave_no_thread_no_slot_and_no_open_backend(
     pool: HostPool, valves: list[Valve]
 ) -> None:
-    assert eventually(lambda: num_threads() == 0)
+    threads = Threads()
     guard = empty_guard(pool, QUICK)
     stop = threading.Event()
 
@@ -354,7 +362,7 @@ def test_fifty_cycles_leave_no_thread_no_slot_and_no_open_backend(
     for user in users:
         user.join(5)
     assert guard.generation == 50
-    assert guard.detach(5) and eventually(lambda: num_threads() == 0)
+    assert guard.detach(5) and eventually(threads.are_over)
     for valve in valves:
         assert valve.num_opened == valve.num_closed == 25
     assert pool.num_free == 4
