@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from kvloop.engine.batch import Segment, make_batch
+from kvloop.engine.cuda_sync import new_event
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.model_config import ModelConfig
 from kvloop.engine.node_config import IOBackend
@@ -71,7 +72,7 @@ MODELS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One way of moving pages; rates in GB/s of bytes on the bus, medians."""
+    """One way of moving pages: medians over the rounds; rates in GB/s of bytes on the bus."""
 
     model: str
     layout: HostLayout
@@ -82,11 +83,13 @@ class Row:
     load_back: float
     control_to_host: float
     control_to_device: float
+    backup_share: float
+    """Of the control of the same round."""
+    load_back_share: float
 
     @property
-    def shares(self) -> tuple[float, float]:
-        """Of the control: backup, load-back."""
-        return self.backup / self.control_to_host, self.load_back / self.control_to_device
+    def is_slow(self) -> bool:
+        return min(self.backup_share, self.load_back_share) < BAR
 
 
 class Control:
@@ -105,13 +108,13 @@ class Control:
         return self._rate(self._device, self._host)
 
     def _rate(self, target: torch.Tensor, source: torch.Tensor) -> float:
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began, ended = new_event(has_time=True), new_event(has_time=True)
         torch.cuda.synchronize()
         began.record()
         target.copy_(source, non_blocking=True)
         ended.record()
         torch.cuda.synchronize()
-        return target.nbytes / GB / (began.elapsed_time(ended) / 1e3)
+        return float(target.nbytes / GB / (began.elapsed_time(ended) / 1e3))
 
 
 @contextmanager
@@ -167,7 +170,10 @@ def measure(
             to_device.append(control.to_device())
             back.append(_rate(mover.load_back(pages, slots)))
     torch.cuda.empty_cache()
-    medians = [statistics.median(rates[1:]) for rates in (out, back, to_host, to_device)]
+    shares = (
+        [a / b for a, b in zip(*pair, strict=True)] for pair in ((out, to_host), (back, to_device))
+    )
+    medians = [statistics.median(one[1:]) for one in (out, back, to_host, to_device, *shares)]
     return Row(
         model=name,
         layout=layout,
@@ -178,6 +184,8 @@ def measure(
         load_back=medians[1],
         control_to_host=medians[2],
         control_to_device=medians[3],
+        backup_share=medians[4],
+        load_back_share=medians[5],
     )
 
 
@@ -200,11 +208,10 @@ def bandwidth(num_bytes: int, rounds: int, control: Control) -> list[Row]:
     print(f"{'model':8} {'layout':18} {'io':7} {'codec':5} backup GB/s (of control)  load-back")
     for case in cases:
         row = measure(*case, num_bytes=num_bytes, rounds=rounds, control=control)
-        out, back = row.shares
         print(
             f"{row.model:8} {row.layout:18} {row.io_backend:7} {row.codec:5} "
-            f"{row.backup:6.1f} ({out:6.1%} of {row.control_to_host:.1f})  "
-            f"{row.load_back:6.1f} ({back:6.1%} of {row.control_to_device:.1f})",
+            f"{row.backup:6.1f} ({row.backup_share:6.1%} of {row.control_to_host:.1f})  "
+            f"{row.load_back:6.1f} ({row.load_back_share:6.1%} of {row.control_to_device:.1f})",
             flush=True,
         )
         rows.append(row)
@@ -355,11 +362,11 @@ def main() -> None:
         record = {
             "device": device.name,
             "torch": torch.__version__,
-            "bandwidth": [asdict(row) | {"shares": row.shares} for row in rows],
+            "bandwidth": [asdict(row) for row in rows],
             "ttft": [asdict(one) | {"bound": one.bound} for one in tokens],
         }
         args.out.write_text(json.dumps(record, indent=1))
-    slow = [row for row in rows if row.codec == "none" and min(row.shares) < BAR]
+    slow = [row for row in rows if row.codec == "none" and row.is_slow]
     late = [one for one in tokens if one.ttft > one.bound]
     print(f"# below {BAR:.0%} of the control: {len(slow)} of {len(rows)} rows")
     print(f"# above the TTFT bound: {len(late)} of {len(tokens)}")

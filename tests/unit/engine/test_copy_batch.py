@@ -123,5 +123,7 @@ def test_pieces_too_short_for_copy_engines_go_by_the_kernel_where_it_can_run(
 def test_the_kernel_backend_without_triton_is_refused_in_words(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "kvloop.engine.page_kernel", raising=False)
-    with pytest.raises(ConfigError, match="--hicache-io-backend kernel needs Triton .* use direct"):
+    with pytest.raises(
+        ConfigError, match=r"--hicache-io-backend kernel needs Triton .* use direct"
+    ):
         make_copier("kernel", torch.device("cuda"), to_host=True)
