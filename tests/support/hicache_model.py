@@ -176,14 +176,15 @@ class Audit:
 
     def shares_hold(self) -> None:
         config = self.node.config
-        fetching = [slot for prefetch in self.reading for slot in prefetch.slots]
+        fetching = [slot for p in self.reading for slot in p.slots[p.num_given :]]
         share = max(1, int(config.hicache_prefetch_share * self.node.pool.num_slots))
         assert len(fetching) <= share, "pages under way hold more than their share"
         assert self.cache.host.num_fetching == len(fetching)
         quotas = config.hicache_tenant_quotas
         for owner in {node.owner for node in self.tree._nodes()} - {""}:
             mine = {slot for node in self.tree._nodes() for slot in _slots(node, owner)}
-            mine |= {slot for p in self.reading if p.owner == owner for slot in p.slots}
+            fetching = [p.slots[p.num_given :] for p in self.reading if p.owner == owner]
+            mine |= {slot for slots in fetching for slot in slots}
             quota = quotas.get(owner, quotas.get("*"))
             assert quota is None or len(mine) <= quota, f"{owner} is over its quota"
 

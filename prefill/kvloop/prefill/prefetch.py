@@ -99,6 +99,7 @@ class Prefetcher:
         if not prefetch.is_done:
             prefetch.is_stopped = True
             self._unfulfilled(reason, max(prefetch.num_found - arrived, 0))
+            self._cache.host.landed(arrived, prefetch.owner)
             self._adopt(prefetch, fetched)
         return fetched
 
@@ -128,7 +129,7 @@ class Prefetcher:
 
     def _end(self, prefetch: Prefetch) -> None:
         arrived = len(prefetch.writers)
-        self._cache.host.landed(len(prefetch.slots), prefetch.owner)
+        self._cache.host.landed(len(prefetch.slots) - prefetch.num_given, prefetch.owner)
         self._cache.host.slots.free(prefetch.slots[arrived:])
         late = self._slice(prefetch, prefetch.num_given, arrived)
         self._adopt(prefetch, late)

@@ -52,6 +52,8 @@ class HostTier:
         if quota is None:
             return n
         n = min(n, quota - self._fetching[owner])
+        if n <= 0:
+            return 0
         over = self._tree.num_pages(Tier.HOST, owner) + self._fetching[owner] + n - quota
         if over > 0:
             freed = self._tree.evict(Tier.HOST, over, owner)
