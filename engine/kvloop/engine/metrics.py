@@ -84,6 +84,7 @@ class NodeMetrics:
             self.page_seconds.labels(path, "all").inc(seconds)
         for kind, count in _added(now.faults, before.faults).items():
             self.faults.labels(kind).inc(count)
+        self.storage_state.clear()  # the backend may be another by now
         for state in _STATES:
             self.storage_state.labels(status["backend"], state).set(status["state"] == state)
 
