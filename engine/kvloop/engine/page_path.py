@@ -75,19 +75,21 @@ def make_path(
     """The fastest way that serves a pool's layout and codec."""
     ends, shape = make_ends(kv, host), host.shape
     layer = payload_extent(shape, 1)
-    if not host.holds_objects:  # those have pieces as long as layers are moved together
-        piece = fused(ends[0].payload, ends[0].payload, layer).row
-        io_backend = backend_for(io_backend, piece)
-    blocks = fused(ends[0].device, ends[0].payload, layer)
-    is_straight = io_backend == "kernel" or (blocks.tokens == 1 and not host.holds_objects)
+    if not host.holds_objects:  # their pieces grow with the layers that are moved in one go
+        piece_bytes = fused(ends[0].payload, ends[0].payload, layer).row
+        io_backend = backend_for(io_backend, piece_bytes)
+    has_blocks = fused(ends[0].device, ends[0].payload, layer).tokens == 1
+    is_straight = io_backend == "kernel" or (has_blocks and not host.holds_objects)
     line = Line(
         ends=ends,
         shape=shape,
         io_backend=io_backend,
-        copier=make_copier(io_backend, kv.device, to_host=to_host),
+        copier=make_copier(
+            io_backend, kv.device, to_host=to_host, has_long_pieces=host.holds_objects
+        ),
         to_host=to_host,
     )
-    return Straight(line, stream) if shape.codec == "none" and is_straight else Staged(line, stream)
+    return Straight(line, stream) if is_straight and shape.codec == "none" else Staged(line, stream)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
