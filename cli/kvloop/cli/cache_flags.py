@@ -68,7 +68,7 @@ def _add_tiers(group: argparse._ArgumentGroup) -> None:
     flag(
         "--hicache-tenant-quotas",
         type=flag_types.json_object,
-        metavar="JSON",
+        metavar="JSON|@FILE",
         help='host pages by tenant, such as {"team-a": 1000, "*": 500}; unset: no limit',
     )
 
@@ -83,7 +83,7 @@ def _add_storage(group: argparse._ArgumentGroup) -> None:
     flag(
         "--hicache-storage-backend-extra-config",
         type=flag_types.json_object,
-        metavar="JSON",
+        metavar="JSON|@FILE",
         help='settings of that backend, such as {"master_server_address": "127.0.0.1:50051"}',
     )
     flag(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,14 +58,31 @@ def whole_range(text: str) -> tuple[int, int]:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """A JSON object such as {"root": "/var/cache/kvloop"}."""
+    """A JSON object such as {"root": "/var/cache/kvloop"}, or @FILE that holds one.
+
+    What lies in a file is in no process list: the place for a backend's credentials.
+    """
+    if text.startswith("@"):
+        text = _content(Path(text[1:]))
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {_shortened(text)}")
     return value
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        words = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise argparse.ArgumentTypeError(f"cannot read {str(path)!r}: {words}") from error
 
 
 def _whole(text: str, low: int, high: int | None) -> int:

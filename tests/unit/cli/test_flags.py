@@ -150,3 +150,16 @@ def test_help_imports_no_model_code() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_an_extra_config_may_lie_in_a_file(tmp_path) -> None:
+    path = tmp_path / "extra.json"
+    path.write_text('{"root": "/r"}')
+    config = config_of("--hicache-storage-backend-extra-config", f"@{path}")
+    assert config.hicache_storage_backend_extra_config == {"root": "/r"}
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        config_of("--hicache-storage-backend-extra-config", f"@{tmp_path}/none.json")
+    assert "none.json" in capsys.readouterr().err
