@@ -33,6 +33,8 @@ PAGE = 2
 """Tokens."""
 SHAPE = PageShape(num_layers=2, page_size=PAGE, num_kv_heads=1, head_size=4, itemsize=2)
 NAMESPACE = b"n" * 32
+_BATCH = 2
+"""Pages that a prefetch reads in one go."""
 Content = npt.NDArray[np.uint8]
 _GUARD = GuardConfig(
     deadline_s=0.1, num_threads=2, first_retry_s=0.005, max_retry_s=0.02, check_s=1000.0
@@ -167,6 +169,7 @@ class HiCacheNode:
                 "kvloop.prefill.cache_controller", StorageWriter=WatchedWriter, Rates=rates
             ),
             patch("kvloop.prefill.prefetch.Workers", self.gate.workers),
+            patch("kvloop.prefill.prefetch._BATCH_BYTES", SHAPE.slot_bytes * _BATCH),
             patch("kvloop.shared_cache.storage_marks._MIN_STORING", min_storing),
         ):
             self.controller = CacheController(self._parts(num_pages))

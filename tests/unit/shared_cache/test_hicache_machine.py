@@ -104,14 +104,15 @@ class TiersMachine(RuleBasedStateMachine):
         if self.jobs:
             self.leave(self.jobs[which % len(self.jobs)])
 
-    @rule(pages=prompts, fields=requests, is_patient=st.booleans(), is_kept=st.booleans())
+    @rule(pages=prompts, fields=requests, num_steps=st.integers(0, 6), is_kept=st.booleans())
     def serve(
-        self, pages: list[int], fields: dict[str, Any], is_patient: bool, is_kept: bool
+        self, pages: list[int], fields: dict[str, Any], num_steps: int, is_kept: bool
     ) -> None:
         """A whole request in one go, so that histories get somewhere."""
         self.come(pages, fields)
         job = self.jobs[-1]
-        while is_patient and self.node.gate.step(0):
+        for _ in range(num_steps):
+            self.node.gate.step(-1)
             self.node.controller.turn()
         self.node.controller.turn()
         for _ in range(3 if is_kept else 4):
@@ -121,7 +122,7 @@ class TiersMachine(RuleBasedStateMachine):
     def serve_some(self, pages: tuple[list[int], ...], fields: dict[str, Any]) -> None:
         """Much fits into neither pool: pages leave."""
         for prompt in pages:
-            self.serve(prompt, fields, True, False)
+            self.serve(prompt, fields, 6, False)
             self.all_is_as_it_must_be()
 
     # --- what goes on meanwhile -----------------------------------------------------------------
