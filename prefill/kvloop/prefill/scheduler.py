@@ -209,11 +209,12 @@ class PrefillScheduler:
             items.append((job.request.prompt[start:end], segment))
         batch = make_batch(items, self._page_size, self._parts.kv.device)
         leases = [job.lease for job, _ in chosen if job.lease is not None]
-        loads = [lease.load for lease in leases if lease.load and not lease.load.is_done]
+        loads = [lease.load for lease in leases if lease.load is not None]
+        is_loading = any(not load.is_done for load in loads)
         started = time.monotonic()
 
         def before_layer(layer: int) -> None:
-            for load in loads:
+            for load in loads:  # one that is done may have failed, and raises
                 load.before_layer(layer)
 
         logits = self._parts.model.forward(
@@ -222,7 +223,7 @@ class PrefillScheduler:
         self._parts.device_mark()()
         seconds = time.monotonic() - started
         self._metrics.step_seconds.observe(seconds)
-        if not loads:  # a wait for pages would pass for slow computing
+        if not is_loading:  # a wait for pages would pass for slow computing
             self.controller.rates.computed(batch.num_tokens, seconds)
         for job, take in chosen:
             job.num_done += take
