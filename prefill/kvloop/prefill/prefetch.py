@@ -119,7 +119,9 @@ class Prefetcher:
         if prefetch.is_stopped or not prefetch.num_found:
             prefetch.is_done = True
             return
-        prefetch.slots = self._cache.host.take_for_fetch(prefetch.num_found, prefetch.owner)
+        prefetch.slots = self._cache.host.take_for_fetch(
+            prefetch.num_found, prefetch.owner, spare=prefetch.keys[: prefetch.first]
+        )
         self._unfulfilled("no_slot", prefetch.num_found - len(prefetch.slots))
         if not prefetch.slots:
             prefetch.is_done = True

@@ -228,7 +228,7 @@ class HiCache:
         in_host = self.tree.values(Tier.HOST, keys)
         wanted = self._wanted(keys, in_host)
         room = self._slots.num_slots - (len(keys) - in_host.count(ABSENT))
-        slots = self.host.take(min(len(wanted), room), lease.owner)
+        slots = self.host.take(min(len(wanted), room), lease.owner, spare=keys)
         self._note("backup", "no_slot", len(wanted) - len(slots))
         wanted = wanted[: len(slots)]
         flight = None

@@ -28,17 +28,20 @@ class HostTier:
         """Slots of pages on their way from L3."""
         return self._fetching.total()
 
-    def take(self, n: int, owner: str) -> list[int]:
-        """Up to `n` slots; others' pages leave L2 for them, or the owner's where he has a quota."""
-        n = self._make_room_in_quota(min(n, self.slots.num_slots), owner)
+    def take(self, n: int, owner: str, spare: Sequence[bytes] = ()) -> list[int]:
+        """Up to `n` slots; others' pages leave L2 for them, or the owner's where he has a quota.
+
+        Pages of the run `spare` stay: those taken are of no use without them.
+        """
+        n = self._make_room_in_quota(min(n, self.slots.num_slots), owner, spare)
         missing = n - self.slots.num_free
         if missing > 0:
-            self.slots.free(self._tree.evict(Tier.HOST, missing))
+            self.slots.free(self._tree.evict(Tier.HOST, missing, spare=spare))
         return self.slots.alloc_up_to(n)
 
-    def take_for_fetch(self, n: int, owner: str) -> list[int]:
+    def take_for_fetch(self, n: int, owner: str, spare: Sequence[bytes] = ()) -> list[int]:
         """The same for pages to be read from L3: they hold a bounded share; end with `landed`."""
-        taken = self.take(min(n, self._max_fetching - self.num_fetching), owner)
+        taken = self.take(min(n, self._max_fetching - self.num_fetching), owner, spare)
         self._fetching[owner] += len(taken)
         return taken
 
@@ -47,7 +50,7 @@ class HostTier:
         self._fetching[owner] -= n
         assert self._fetching[owner] >= 0, owner
 
-    def _make_room_in_quota(self, n: int, owner: str) -> int:
+    def _make_room_in_quota(self, n: int, owner: str, spare: Sequence[bytes]) -> int:
         quota = self._quota(owner)
         if quota is None:
             return n
@@ -56,7 +59,7 @@ class HostTier:
             return 0
         over = self._tree.num_pages(Tier.HOST, owner) + self._fetching[owner] + n - quota
         if over > 0:
-            freed = self._tree.evict(Tier.HOST, over, owner)
+            freed = self._tree.evict(Tier.HOST, over, owner, spare=spare)
             self.slots.free(freed)
             n -= over - len(freed)
         return max(n, 0)

@@ -182,21 +182,34 @@ class RadixTree:
     # --- leaving ------------------------------------------------------------------------------
 
     def evict(
-        self, tier: Tier, n: int, owner: str | None = None, spill: Spill | None = None
+        self,
+        tier: Tier,
+        n: int,
+        owner: str | None = None,
+        spill: Spill | None = None,
+        spare: Sequence[bytes] = (),
     ) -> list[int]:
         """Take up to `n` pages out of a tier, lowest rank first and leaves before their parents.
 
-        Returns their values: they are the caller's then. With `owner` only his pages go.
+        Returns their values: they are the caller's then. With `owner` only his pages go; those of
+        the run `spare` stay.
         """
         queue = self._queue(tier, owner)
+        spared = {step.node for step in self._path(b"".join(spare))}
+        passed_over: list[Node] = []
         gone: list[int] = []
         while len(gone) < n and queue:
             rank, _, node = heapq.heappop(queue)
             node.queued[_flag(tier, owner)] = False
             if not self._can_go(node, tier):
                 continue
+            if node in spared:
+                passed_over.append(node)
+                continue
             if rank == self._ranks[tier](node):
                 gone += self._leave(node, tier, n - len(gone), spill)
+            self._enqueue(node, tier)
+        for node in passed_over:
             self._enqueue(node, tier)
         return gone
 

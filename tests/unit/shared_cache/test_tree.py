@@ -274,3 +274,14 @@ def test_a_long_prompts_page_costs_few_bytes() -> None:
     tracemalloc.stop()
     assert tree.num_pages(Tier.DEVICE) == 50_000
     assert size / 50_000 < 120
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_pages_that_are_spared_stay_and_may_go_the_next_time(policy: EvictionPolicy) -> None:
+    tree = RadixTree(policy)
+    oldest, newer = chain([1, 2, 3]), chain([4, 5, 6])
+    tree.insert(Tier.HOST, oldest, [10, 11, 12])
+    tree.insert(Tier.HOST, newer, [20, 21, 22])
+    assert tree.evict(Tier.HOST, 2, spare=oldest) == [22, 21]
+    assert tree.evict(Tier.HOST, 2, spare=oldest) == [20]
+    assert tree.evict(Tier.HOST, 3) == [12, 11, 10]
