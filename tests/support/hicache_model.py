@@ -71,6 +71,11 @@ class Audit:
         leaving = [page for _, pages in self.cache._leaving for page in pages]
         holders = Counter(free) + Counter(in_tree) + Counter(own) + Counter(leaving)
         assert holders == Counter(range(allocator.num_pages)), (free, in_tree, own, leaving)
+        for move in self.node.mover.under_way():
+            if move.path == "load_back":
+                assert set(move.pages) <= {*own, *leaving}, "a page may be used under its load"
+            elif not move.is_held:
+                assert set(move.pages) <= set(in_tree), "a page may be used under its copy"
 
     def host_slots_have_the_owners_that_use_them(self) -> None:
         owners = Counter(slot for slot, _ in self.in_tier(Tier.HOST))

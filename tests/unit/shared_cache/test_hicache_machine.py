@@ -92,6 +92,17 @@ class TiersMachine(RuleBasedStateMachine):
             self.leave(self.jobs[0])
         self.jobs.append(self.node.come(pages, **fields))
 
+    @rule(pages=prompts, fields=requests, num_steps=st.integers(0, 6))
+    def come_back(self, pages: list[int], fields: dict[str, Any], num_steps: int) -> None:
+        """A prompt that decode has written to L3, and that is read from there in part."""
+        for key in keys_of(pages, fields["tenant"]):
+            self.from_decode.add(key)
+            self.store.put(key, object_of(key, "decode"))
+        self.come(pages, fields)
+        for _ in range(num_steps):
+            self.node.gate.step(-1)
+            self.node.controller.turn()
+
     @rule(which=_ANY, is_late=st.booleans())
     def go_on(self, which: int, is_late: bool) -> None:
         """Some request takes its next step."""
@@ -114,7 +125,6 @@ class TiersMachine(RuleBasedStateMachine):
         for _ in range(num_steps):
             self.node.gate.step(-1)
             self.node.controller.turn()
-        self.node.controller.turn()
         for _ in range(3 if is_kept else 4):
             self.advance(job, True)
 
@@ -180,12 +190,6 @@ class TiersMachine(RuleBasedStateMachine):
                 del self.store.pages[key]
             else:
                 self.store.damage(key, at)
-
-    @rule(pages=prompts, tenant=_TENANT)
-    def decode_writes(self, pages: list[int], tenant: str) -> None:
-        for key in keys_of(pages, tenant):
-            self.from_decode.add(key)
-            self.store.put(key, object_of(key, "decode"))
 
     @rule(how=st.sampled_from(["cleared", "detached", "attached", "replaced", "replaced"]))
     def l3_changes(self, how: str) -> None:
@@ -264,6 +268,8 @@ class TiersMachine(RuleBasedStateMachine):
             self.compute(job)
         elif not job.storage:
             self.node.controller.publish(job)
+            assert job.lease is not None
+            assert "stored" not in job.storage[len(job.lease.sources) :], "had to be computed"
         else:
             self.leave(job)
 
@@ -312,9 +318,9 @@ _SETTINGS = settings(
 
 
 def test_no_history_loses_a_page_or_serves_another_ones_bytes() -> None:
-    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=200))
+    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=300))
 
 
 @pytest.mark.slow
 def test_no_long_history_loses_a_page_or_serves_another_ones_bytes() -> None:
-    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=4000))
+    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=6000))
