@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kvloop.shared_cache.hicache_names import WritePolicy
 from kvloop.shared_cache.hicache_parts import (
+    FailedMove,
     Fetched,
     HiCacheConfig,
     HostRun,
@@ -26,6 +28,7 @@ from kvloop.shared_cache.tree import Match, RadixTree
 from kvloop.shared_cache.tree_node import ABSENT, Node, Tier
 
 log = logging.getLogger(__name__)
+Moving = TypeVar("Moving", bound=Move)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -216,7 +219,7 @@ class HiCache:
     def _load_back(self, pages: list[int], slots: list[int]) -> LayerMove | None:
         if not pages:
             return None
-        move = self._mover.load_back(pages, slots)
+        move = _begun(self._mover.load_back, pages, slots)
         self._flights.append(_Flight(path="load_back", move=move, slots=slots))
         return move
 
@@ -271,7 +274,7 @@ class HiCache:
         flight.run = self.marks.run(flight.keys, slots)
 
     def _back_up(self, pages: list[int], slots: list[int]) -> _Flight:
-        move = self._mover.backup(pages, slots)
+        move = _begun(self._mover.backup, pages, slots)
         generation = self.marks.generation
         flight = _Flight(path="backup", move=move, slots=slots, generation=generation)
         self._slots.retain(slots)
@@ -338,6 +341,16 @@ def _below(found: Match, fetched: Fetched, num_readable: int) -> tuple[list[int]
         else:
             break
     return slots, sources
+
+
+def _begun(
+    begin: Callable[[Sequence[int], Sequence[int]], Moving], pages: list[int], slots: list[int]
+) -> Moving | FailedMove:
+    """The move; one that cannot begin ends as one that failed does."""
+    try:
+        return begin(pages, slots)
+    except Exception as error:
+        return FailedMove(error)
 
 
 def _has_failed(move: Move) -> bool:

@@ -58,6 +58,33 @@ class LayerMove(Move, Protocol):
         """Wait until this layer's pages are in."""
 
 
+@dataclass(frozen=True, slots=True)
+class FailedMove:
+    """A move that could not begin; as `LayerMove`."""
+
+    error: Exception
+
+    @property
+    def is_done(self) -> bool:
+        return True
+
+    @property
+    def seconds(self) -> float | None:
+        return None
+
+    def wait(self) -> None:
+        raise self.error
+
+    def hold_device(self) -> None:
+        """Nothing is under way."""
+
+    def before_layer(self, layer: int) -> None:
+        raise self.error
+
+    def await_layer(self, layer: int) -> None:
+        raise self.error
+
+
 class Mover(Protocol):
     """Copies between device pages and host slots; neither call waits."""
 

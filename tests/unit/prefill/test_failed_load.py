@@ -50,3 +50,22 @@ def test_a_load_that_failed_before_the_step_fails_the_step() -> None:
         compute(job)
     node.controller.forget(job)
     node.close()
+
+
+def test_a_load_that_cannot_even_begin_fails_the_step_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = HiCacheNode(None)
+
+    def load_back(pages: object, slots: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(node.mover, "load_back", load_back)
+    job = placed_on_the_host(node)
+    with pytest.raises(RuntimeError):
+        compute(job)
+    node.controller.forget(job)
+    node.settle()
+    node.cache.flush()
+    assert node.pool.num_free == node.pool.num_slots and node.cache.num_available == 8
+    node.close()

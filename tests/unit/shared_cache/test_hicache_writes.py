@@ -195,3 +195,18 @@ def test_a_policy_that_changes_while_requests_run_holds_from_the_next_page_on() 
     node.controller.set_policies(None, "write_back")
     serve(node, [6, 7])
     assert in_host(node, [6, 7]) == 0
+
+
+def test_a_copy_that_cannot_even_begin_leaves_neither_host_page_nor_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = make("write_through")
+
+    def backup(pages: object, slots: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(node.mover, "backup", backup)
+    node.serve([1, 2, 3])
+    assert node.metrics.pages["backup", "failed"] == 3
+    node.cache.flush()
+    assert node.pool.num_free == 20 and node.cache.num_available == 8
