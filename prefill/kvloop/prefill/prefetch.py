@@ -60,11 +60,17 @@ class Prefetcher:
         self._batch = max(1, _BATCH_BYTES // page_bytes)
         self._threads = Workers(_THREADS, "prefetch")
         self._asking: list[Prefetch] = []
+        self._queued: list[Prefetch] = []
+        """Those that have found pages, and wait until others' slots are taken."""
         self._reading: list[Prefetch] = []
 
     @property
     def num_active(self) -> int:
-        return len(self._asking) + len(self._reading)
+        return len(self._active)
+
+    @property
+    def _active(self) -> list[Prefetch]:
+        return [*self._reading, *self._queued, *self._asking]
 
     def start(self, keys: Sequence[bytes], first: int, owner: str) -> Prefetch:
         """Look in L3 for the pages of a run from `first` on."""
@@ -75,17 +81,20 @@ class Prefetcher:
 
     def under_way(self, key: bytes) -> Prefetch | None:
         """One that others wait for already, and that brings this page first."""
-        for prefetch in (*self._reading, *self._asking):
+        for prefetch in self._active:
             if not prefetch.is_stopped and prefetch.keys[prefetch.first] == key:
                 return prefetch
         return None
 
     def turn(self) -> None:
         """Give slots to those that found pages; end those that have read them."""
-        asked = [p for p in self._asking if p.future.done()]
-        self._asking = [p for p in self._asking if p not in asked]
-        for prefetch in asked:
-            self._begin(prefetch)
+        self._queued += [p for p in self._asking if p.future.done()]
+        self._asking = [p for p in self._asking if p not in self._queued]
+        for prefetch in [p for p in self._queued if p.is_stopped or not p.num_found]:
+            prefetch.is_done = True
+            self._queued.remove(prefetch)
+        while self._queued and self._has_room(self._queued[0]):
+            self._begin(self._queued.pop(0))
         read = [p for p in self._reading if p.future.done()]
         self._reading = [p for p in self._reading if p not in read]
         for prefetch in read:
@@ -96,6 +105,7 @@ class Prefetcher:
         arrived = len(prefetch.writers)
         fetched = self._slice(prefetch, 0, arrived)
         prefetch.num_given = arrived
+        self._cache.host.handed_over(arrived)
         if not prefetch.is_done:
             prefetch.is_stopped = True
             self._unfulfilled(reason, max(prefetch.num_found - arrived, 0))
@@ -109,16 +119,18 @@ class Prefetcher:
 
     def close(self) -> None:
         """Begin nothing more."""
-        for prefetch in (*self._asking, *self._reading):
+        for prefetch in self._active:
             prefetch.is_stopped = True
         self._threads.stop()
 
     # --- the loop's side ------------------------------------------------------------------------
 
+    def _has_room(self, prefetch: Prefetch) -> bool:
+        """All its pages get slots, or nobody else holds any: two halves would wait for ever."""
+        host = self._cache.host
+        return prefetch.num_found <= host.fetch_room or not host.num_held
+
     def _begin(self, prefetch: Prefetch) -> None:
-        if prefetch.is_stopped or not prefetch.num_found:
-            prefetch.is_done = True
-            return
         prefetch.slots = self._cache.host.take_for_fetch(
             prefetch.num_found, prefetch.owner, spare=prefetch.keys[: prefetch.first]
         )
@@ -133,6 +145,8 @@ class Prefetcher:
         arrived = len(prefetch.writers)
         self._cache.host.landed(len(prefetch.slots) - prefetch.num_given, prefetch.owner)
         self._cache.host.slots.free(prefetch.slots[arrived:])
+        gone = prefetch.num_given if prefetch.is_stopped else arrived
+        self._cache.host.handed_over(len(prefetch.slots) - gone)
         late = self._slice(prefetch, prefetch.num_given, arrived)
         self._adopt(prefetch, late)
         if prefetch.is_stopped:

@@ -22,11 +22,18 @@ class HostTier:
         self._quotas = config.tenant_quotas
         self._max_fetching = max(1, int(config.prefetch_share * slots.num_slots))
         self._fetching: Counter[str] = Counter()
+        self.num_held = 0
+        """Slots of pages on their way from L3, or that have come and wait for their request."""
 
     @property
     def num_fetching(self) -> int:
         """Slots of pages on their way from L3."""
         return self._fetching.total()
+
+    @property
+    def fetch_room(self) -> int:
+        """Slots that further prefetches may hold now."""
+        return self._max_fetching - self.num_held
 
     def take(self, n: int, owner: str, spare: Sequence[bytes] = ()) -> list[int]:
         """Up to `n` slots; others' pages leave L2 for them, or the owner's where he has a quota.
@@ -40,15 +47,24 @@ class HostTier:
         return self.slots.alloc_up_to(n)
 
     def take_for_fetch(self, n: int, owner: str, spare: Sequence[bytes] = ()) -> list[int]:
-        """The same for pages to be read from L3: they hold a bounded share; end with `landed`."""
-        taken = self.take(min(n, self._max_fetching - self.num_fetching), owner, spare)
+        """The same for pages to be read from L3: they hold a bounded share.
+
+        Each ends with `landed`, and with `handed_over`.
+        """
+        taken = self.take(min(n, self.fetch_room), owner, spare)
         self._fetching[owner] += len(taken)
+        self.num_held += len(taken)
         return taken
 
     def landed(self, n: int, owner: str) -> None:
         """So many slots of `take_for_fetch` are no longer waiting for their pages."""
         self._fetching[owner] -= n
         assert self._fetching[owner] >= 0, owner
+
+    def handed_over(self, n: int) -> None:
+        """So many slots of `take_for_fetch` are their request's now, or nobody's."""
+        self.num_held -= n
+        assert self.num_held >= 0
 
     def _make_room_in_quota(self, n: int, owner: str, spare: Sequence[bytes]) -> int:
         quota = self._quota(owner)

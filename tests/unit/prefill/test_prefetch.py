@@ -195,6 +195,28 @@ def test_pages_under_way_hold_their_share_of_l2_and_no_more(store: FaultyStore) 
     node.close()
 
 
+def test_a_prompt_waits_for_the_slots_that_another_ones_pages_hold(store: FaultyStore) -> None:
+    for key in keys_of(PROMPT, "a"):
+        store.put(key, object_of(key, "decode"))
+    node = make(store, num_slots=8, hicache_prefetch_share=0.5)
+    first = node.come(PROMPT)
+    ask(node)
+    second = node.come(PROMPT, tenant="a")
+    ask(node)
+    read(node)
+    node.controller.turn()
+    assert second.prefetch is not None and second.prefetch.slots == []
+    assert node.metrics.unfulfilled == {}
+    assert not node.controller.waits(first, 0.0) and fetched(first) == 4
+    node.controller.turn()
+    assert len(second.prefetch.slots) == 4
+    read(node)
+    node.controller.turn()
+    assert not node.controller.waits(second, 0.0) and fetched(second) == 4
+    end(node, first, second)
+    node.close()
+
+
 def test_a_prompt_whose_pages_find_no_slot_does_not_wait(store: FaultyStore) -> None:
     node = make(store, num_slots=3)
     assert node.pool.alloc(3) is not None

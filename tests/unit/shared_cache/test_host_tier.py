@@ -104,10 +104,12 @@ def test_pages_on_their_way_hold_their_share_and_no_more() -> None:
     assert l2.tier.num_fetching == 3
 
 
-def test_another_page_may_come_once_one_has_landed() -> None:
+def test_another_page_may_come_once_one_has_come_and_its_request_has_it() -> None:
     l2 = L2(share=0.3)
     l2.tier.take_for_fetch(3, "a")
     l2.tier.landed(1, "a")
+    assert l2.tier.take_for_fetch(3, "b") == []
+    l2.tier.handed_over(1)
     assert len(l2.tier.take_for_fetch(3, "b")) == 1
 
 
