@@ -185,6 +185,9 @@ class Audit:
         share = max(1, int(config.hicache_prefetch_share * self.node.pool.num_slots))
         assert len(fetching) <= share, "pages under way hold more than their share"
         assert self.cache.host.num_fetching == len(fetching)
+        waiting = [job.prefetch for job in self.jobs if job.prefetch and job.prefetch.is_done]
+        num_held = len(fetching) + sum(len(prefetch.writers) for prefetch in waiting)
+        assert self.cache.host.num_held == num_held <= share, "or wait for their request"
         quotas = config.hicache_tenant_quotas
         for owner in {node.owner for node in self.tree._nodes()} - {""}:
             mine = {slot for node in self.tree._nodes() for slot in _slots(node, owner)}

@@ -171,10 +171,11 @@ def test_what_left_l1_by_a_copy_that_failed_is_not_found() -> None:
     node = make("write_back")
     serve(node, [1, 2, 3])
     node.mover.fails_at_once = True
-    node.serve([4, 5, 6, 7, 8, 9])
-    job = node.come([1, 2, 3])
-    assert node.controller.place(job) and job.lease is not None
-    assert "host" not in job.lease.sources
+    other, job = node.come([4, 5, 6, 7, 8, 9]), node.come([1, 2, 3])
+    assert node.controller.place(other)
+    node.controller.forget(other)
+    assert node.controller.place(job) and job.lease is not None  # in the same turn
+    assert job.lease.sources == ["device"]
 
 
 def test_pages_that_l2_has_no_slot_for_are_counted() -> None:
