@@ -1,0 +1,1 @@
+"""A trace of real requests against the real tree and pools, without a model."""
