@@ -105,16 +105,20 @@ def ids_of(length: int, seed: object) -> list[int]:
 
 
 def all_chats(
-    url: str, salt: str, after_turn: Callable[[int], None] = lambda turn: None
+    url: str, salt: str, after_turn: Callable[[], None] = lambda: None
 ) -> list[list[Answer]]:
-    """Sixteen conversations of greedy turns, each of another length; a turn of all at once."""
+    """Sixteen conversations of greedy turns, each of another length; a turn of all at once.
+
+    What all begin with has been asked before.
+    """
+    complete(url, [*ids_of(SYSTEM, salt), 1], 1, cache_salt=salt)
     chats: list[list[Answer]] = [[] for _ in range(NUM_CHATS)]
     with ThreadPoolExecutor(NUM_CHATS) as threads:
         for turn in range(NUM_TURNS):
             tasks = [threads.submit(_ask, url, n, turn, chats[n], salt) for n in range(NUM_CHATS)]
             for turns, task in zip(chats, tasks, strict=True):
                 turns.append(task.result())
-            after_turn(turn)
+            after_turn()
     return chats
 
 

@@ -14,6 +14,8 @@ from kvloop.shared_cache.hicache_names import PrefetchPolicy, WritePolicy
 from kvloop.shared_cache.hicache_parts import HiCacheConfig
 from kvloop.shared_cache.prefetch_policy import PrefetchLimits, Rates, Wait, stop_reason
 
+_MAX_LOOK_UPS = 4
+"""For one prompt, where tiers too small for all that queue lose what it counted on."""
 _MAX_BACKLOG_PAGES = 512
 """Pages with the writer at once; the rest waits in L2, where it can be evicted no sooner."""
 
@@ -63,7 +65,8 @@ class CacheController:
 
     def look_up(self, job: Job) -> None:
         """Begin to read from L3 what L1 and L2 lack of a prompt that has just come."""
-        known = self.cache.num_found(job.keys[: job.num_reusable]) if job.reads_tree else 0
+        known = self.cache.look_up(job.keys[: job.num_reusable]) if job.reads_tree else 0
+        job.num_look_ups, job.num_known = job.num_look_ups + 1, known
         missing = job.num_reusable - known
         if not missing or not self._store.is_attached:
             return
@@ -83,14 +86,26 @@ class CacheController:
             self.look_up(job)  # what it brought is in L2; there may be more in L3
         prefetch = job.prefetch or job.follows
         if prefetch is None:
-            return False
+            return self._looks_again(job)
         reason = "" if prefetch.is_done else self._stop_reason(job, prefetch, now)
         if reason is None:
             return True
         if job.prefetch is not None:
             job.fetched = self._prefetcher.take(job.prefetch, reason)
         job.prefetch = job.follows = None
-        return False
+        return not reason and self._looks_again(job)
+
+    def _looks_again(self, job: Job) -> bool:
+        """Pages may have left L1 and L2 while the job queued: what followed them is of no use."""
+        if job.num_look_ups >= _MAX_LOOK_UPS or not job.num_known:
+            return False
+        if self.cache.num_found(job.keys[: job.num_known]) == job.num_known:
+            return False
+        if job.fetched is not None:
+            self.cache.give_back(job.fetched)
+            job.fetched = None
+        self.look_up(job)
+        return job.prefetch is not None or job.follows is not None
 
     def place(self, job: Job) -> bool:
         """Lease the job's pages; False where too few are free."""

@@ -20,6 +20,9 @@ class Job:
     keys: list[bytes]
     """Of the prompt's full pages; empty when the cache is off."""
     page_size: int
+    num_look_ups: int = 0
+    num_known: int = 0
+    """Leading pages that L1 and L2 had at the last look."""
     prefetch: Prefetch | None = None
     follows: Prefetch | None = None
     """Another job's, which brings what this one needs first: nothing is read twice at a time."""

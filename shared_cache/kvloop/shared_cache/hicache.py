@@ -90,6 +90,12 @@ class HiCache:
         found = self.tree.find(keys)
         return len(found.device) + len(found.host)
 
+    def look_up(self, keys: Sequence[bytes]) -> int:
+        """The same for a request that has just come: other pages go first until it has its own."""
+        num_found = self.num_found(keys)
+        self.tree.expect(keys[:num_found])
+        return num_found
+
     # --- requests -----------------------------------------------------------------------------
 
     def acquire(

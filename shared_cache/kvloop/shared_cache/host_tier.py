@@ -43,7 +43,7 @@ class HostTier:
         n = self._make_room_in_quota(min(n, self.slots.num_slots), owner, spare)
         missing = n - self.slots.num_free
         if missing > 0:
-            self.slots.free(self._tree.evict(Tier.HOST, missing, spare=spare))
+            self.slots.free(self._evict(missing, spare))
         return self.slots.alloc_up_to(n)
 
     def take_for_fetch(self, n: int, owner: str, spare: Sequence[bytes] = ()) -> list[int]:
@@ -75,10 +75,15 @@ class HostTier:
             return 0
         over = self._tree.num_pages(Tier.HOST, owner) + self._fetching[owner] + n - quota
         if over > 0:
-            freed = self._tree.evict(Tier.HOST, over, owner, spare=spare)
+            freed = self._evict(over, spare, owner)
             self.slots.free(freed)
             n -= over - len(freed)
         return max(n, 0)
+
+    def _evict(self, n: int, spare: Sequence[bytes], owner: str | None = None) -> list[int]:
+        """Slots that are free then: one that is still read for L3 would not be."""
+        busy = self.slots.is_shared
+        return self._tree.evict(Tier.HOST, n, owner, spare=spare, is_busy=busy)
 
     def _quota(self, owner: str) -> int | None:
         """None: no limit, as for all where no API keys are configured."""

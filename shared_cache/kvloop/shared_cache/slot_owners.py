@@ -30,6 +30,10 @@ class SlotOwners:
         """Slots that can be allocated now."""
         return len(self._free)
 
+    def is_shared(self, slot: int) -> bool:
+        """Whether one owner's `free` would not free it."""
+        return self._owners[slot] > 1
+
     def alloc(self, n: int) -> list[int] | None:
         """Take `n` slots, or none at all where fewer are free."""
         assert n >= 0

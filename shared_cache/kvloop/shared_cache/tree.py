@@ -114,6 +114,12 @@ class RadixTree:
             self._touch(node, priority)
         return _match(steps)
 
+    def expect(self, keys: Sequence[bytes]) -> None:
+        """A request will use this run soon: its pages are the last used now; no use is noted."""
+        self._clock += 1
+        for node, _, _ in self._split_path(keys):
+            node.last_used = self._clock
+
     def lock(self, keys: Sequence[bytes]) -> None:
         """Keep this run's device pages, which the tree must hold, until as many `unlock` calls."""
         steps = self._split_path(keys)
@@ -188,11 +194,12 @@ class RadixTree:
         owner: str | None = None,
         spill: Spill | None = None,
         spare: Sequence[bytes] = (),
+        is_busy: Callable[[int], bool] | None = None,
     ) -> list[int]:
         """Take up to `n` pages out of a tier, lowest rank first and leaves before their parents.
 
         Returns their values: they are the caller's then. With `owner` only his pages go; those of
-        the run `spare` stay.
+        the run `spare` stay, and those before a page whose value `is_busy`.
         """
         queue = self._queue(tier, owner)
         spared = {step.node for step in self._path(b"".join(spare))}
@@ -203,7 +210,7 @@ class RadixTree:
             node.queued[_flag(tier, owner)] = False
             if not self._can_go(node, tier):
                 continue
-            if node in spared:
+            if node in spared or (is_busy is not None and is_busy(node.last_value(tier))):
                 passed_over.append(node)
                 continue
             if rank == self._ranks[tier](node):

@@ -107,6 +107,10 @@ class Node:
         elif index + 1 == self.ends[tier]:
             self._lower_end(tier)
 
+    def last_value(self, tier: Tier) -> int:
+        """Of its last page in the tier, which it must have."""
+        return self.values[tier][self.ends[tier] - 1]
+
     def tail(self, tier: Tier, n: int) -> list[int]:
         """Indices of the last `n` pages in the tier, last first."""
         values, index, found = self.values[tier], self.ends[tier] - 1, list[int]()

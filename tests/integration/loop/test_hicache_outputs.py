@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from faults import FLAGS, PAGE, Loop, known_nodes
 from hicache_loop import (
     SOURCES,
+    SYSTEM,
     Tiers,
     all_chats,
     drain,
@@ -154,17 +156,28 @@ def check(case: Case, model: str, reference: Any, directory: Path) -> None:
 
 def check_round(loop: Loop, policies: Pair, reference: Any) -> list[list[Answer]]:
     """Sixteen new chats; `complete` checks that each answer's sources sum to its prompt."""
-    loaded = [loaded_pages(loop)]
-    chats = all_chats(loop.url, str(policies), lambda _: loaded.append(loaded_pages(loop)))
+    loaded: list[float] = []
+
+    def after_turn() -> None:
+        drain(loop)
+        loaded.append(loaded_pages(loop))
+
+    chats = all_chats(loop.url, str(policies), after_turn)
     if policies[1] == "wait_complete":
         # Every turn had evicted: in each later one pages come back to L1.
-        assert all(old < new for old, new in pairwise(loaded[1:])), loaded
+        assert all(old < new for old, new in pairwise(loaded)), loaded
+        assert sum(total(turns, "computed") for turns in chats) == sum(map(num_new_tokens, chats))
     for turns in chats:
         assert wrong_tokens(reference, turns) == [], f"{policies}, {len(turns[0].prompt)} tokens"
         assert {turn.sources["fallback"] for turn in turns} == {None}
-    drain(loop)
     loop.wait_idle()
     return chats
+
+
+def num_new_tokens(turns: Sequence[Answer]) -> int:
+    """Tokens of a chat's prompts that are in no full page of what was asked and answered before."""
+    cached = [SYSTEM, *((len(turn.history) - 1) // PAGE * PAGE for turn in turns[:-1])]
+    return sum(len(turn.prompt) - held for turn, held in zip(turns, cached, strict=True))
 
 
 def in_storage(loop: Loop, policies: Pair, last: Answer) -> Answer:

@@ -285,3 +285,21 @@ def test_pages_that_are_spared_stay_and_may_go_the_next_time(policy: EvictionPol
     assert tree.evict(Tier.HOST, 2, spare=oldest) == [22, 21]
     assert tree.evict(Tier.HOST, 2, spare=oldest) == [20]
     assert tree.evict(Tier.HOST, 3) == [12, 11, 10]
+
+
+def test_pages_that_a_request_expects_leave_after_others() -> None:
+    tree = RadixTree()
+    oldest, newer = chain([1, 2]), chain([3, 4])
+    tree.insert(Tier.HOST, oldest, [10, 11])
+    tree.insert(Tier.HOST, newer, [20, 21])
+    tree.expect(oldest[:1])
+    assert tree.evict(Tier.HOST, 3) == [11, 21, 20]
+    assert tree.uses(oldest) == [1], "to be expected is no use"
+
+
+def test_pages_before_one_that_is_busy_stay() -> None:
+    tree = RadixTree()
+    tree.insert(Tier.HOST, chain([1, 2, 3]), [10, 11, 12])
+    tree.insert(Tier.HOST, chain([4]), [20])
+    assert tree.evict(Tier.HOST, 4, is_busy={12}.__contains__) == [20]
+    assert tree.evict(Tier.HOST, 4) == [12, 11, 10]
