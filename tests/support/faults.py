@@ -19,7 +19,10 @@ from loop_client import Answer, complete
 from running import SECRET, Cluster, Running, fetch, wait_for
 
 PAGE = 16
-FLAGS = ("--dtype", "float32", "--page-size", str(PAGE), "--threads", "1")
+FLAGS = (
+    *("--dtype", "float32", "--page-size", str(PAGE), "--threads", "1"),
+    *("--hicache-storage-prefetch-policy", "wait_complete"),
+)
 THREADS = ThreadPoolExecutor(32)
 
 
@@ -76,9 +79,11 @@ def start_loop(
     return loop
 
 
-def known_nodes(url: str) -> int:
-    """Nodes that the router may send requests to."""
+def known_nodes(url: str, incarnation: str = "") -> int:
+    """Nodes that the router may send requests to; none while it does not know this one."""
     _, info = fetch(f"{url}/server_info")
+    if incarnation not in str(info):
+        return 0
     return sum(node["state"] == "ready" for node in info["nodes"])
 
 

@@ -23,6 +23,8 @@ class Loop:
     """A running loop over a file cache, and every way to get an answer from it."""
 
     def __init__(self, cluster: Cluster, *flags: str) -> None:
+        # What L3 has is to be read, however much faster computing it would be.
+        flags = ("--hicache-storage-prefetch-policy", "wait_complete", *flags)
         cluster.file_cache()
         self.cluster, self.flags = cluster, flags
         router = cluster.router()
