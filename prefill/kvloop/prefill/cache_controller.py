@@ -47,7 +47,6 @@ class CacheController:
 
     def turn(self) -> None:
         """Move everything on; never waits."""
-        self.cache.marks.is_attached = self._store.is_attached
         self._notice_change()
         self.cache.poll()
         for written in self._writer.collect():
@@ -196,11 +195,18 @@ class CacheController:
         return stop_reason(wait, limits, self.rates)
 
     def _notice_change(self) -> None:
-        """Another backend, or one that has lost its pages: nothing is known to be stored."""
-        if self._store.generation != self._generation:
+        """Of another backend, or one that has lost its pages, nothing is known; it gets all of L2.
+
+        One that works again after a fault is offered what L2 took meanwhile.
+        """
+        marks = self.cache.marks
+        was_attached, marks.is_attached = marks.is_attached, self._store.is_attached
+        is_other = self._store.generation != self._generation
+        if is_other:
             self._generation = self._store.generation
-            self.cache.marks.forget()
-            self.cache.marks.offer_all()
+            marks.forget()
+        if is_other or marks.is_attached > was_attached:
+            marks.offer_all()
 
     def _write(self) -> None:
         while self._writer.backlog < _MAX_BACKLOG_PAGES:

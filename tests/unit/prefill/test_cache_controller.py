@@ -154,3 +154,19 @@ def test_moves_are_counted_with_their_results(node: HiCacheNode) -> None:
     node.serve([1, 2, 3])
     node.settle()
     assert node.metrics.pages == {("backup", "done"): 3, ("load_back", "done"): 3}
+
+
+def test_what_l2_took_while_l3_was_out_of_order_goes_there_when_it_works_again(
+    node: HiCacheNode, store: FaultyStore
+) -> None:
+    node.serve([1, 2])
+    node.settle()
+    store.stall()
+    node.serve([3, 4])
+    node.settle()  # the write is given up, and the breaker opens
+    node.serve([5, 6])
+    node.settle()
+    store.heal()
+    assert node.guard.wait_attached(20) and node.store.generation == node.controller._generation
+    node.settle()
+    assert {*keys_of([3, 4]), *keys_of([5, 6])} <= store.saved
