@@ -79,7 +79,7 @@ class ReplayedCache:
                     assert memory[node.values[tier][index]] == node.key(index)
 
     def _prefetch(self, keys: Sequence[bytes]) -> Fetched:
-        first = self._cache.num_found(keys)
+        first = self._cache.look_up(keys)
         end = first
         while end < len(keys) and keys[end] in self._stored:
             end += 1
