@@ -109,6 +109,8 @@ class Prefetcher:
         if not prefetch.is_done:
             prefetch.is_stopped = True
             self._unfulfilled(reason, max(prefetch.num_found - arrived, 0))
+            if not prefetch.slots and not prefetch.future.done():
+                self._unfulfilled("unanswered", len(prefetch.keys) - prefetch.first)
             self._cache.host.landed(arrived, prefetch.owner)
             self._adopt(prefetch, fetched)
         return fetched
