@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -153,5 +154,9 @@ class WatchedWriter(StorageWriter):
             return False
         before = self._done.qsize()
         self.gate.save_permits.release()
+        for _ in range(100):  # mostly it takes no longer
+            if self._done.qsize() > before:
+                return True
+            time.sleep(0)
         assert eventually(lambda: self._done.qsize() > before), "the writer's thread hangs"
         return True

@@ -25,24 +25,22 @@ _WRITE = st.sampled_from(["write_through", "write_through_selective", "write_bac
 _PREFETCH = st.sampled_from(["best_effort", "timeout", "wait_complete"])
 _LAYOUT = st.sampled_from(["page_first_direct", "page_first_direct", "layer_first"])
 _QUOTAS: list[dict[str, int]] = [{}, {"a": 2, "*": 3}, {"b": 1}, {"*": 4}]
-_TENANT = st.sampled_from(["", "", "", "a", "a", "b"])
 _ANY = st.integers(0, 11)
 """Which of what there is; what is drawn never depends on what the threads did."""
 
-prompts = st.tuples(st.integers(0, 7), st.integers(2, 5)).map(lambda drawn: _prompt(*drawn))
-requests = st.fixed_dictionaries(
-    {
-        "num_more": st.integers(0, 1),
-        "cache": st.sampled_from(["on", "on", "on", "on", "l3_only", "off"]),
-        "tenant": _TENANT,
-        "priority": st.integers(0, 2),
-    }
-)
-
-
-def _prompt(which: int, length: int) -> list[int]:
-    """Eight prompts that part at their first, second or third page, cut anywhere from two on."""
-    return [which & 1, which & 2, which & 4, 0, 0][:length]
+# Eight prompts that part at their first, second or third page, cut anywhere from two on.
+_PROMPTS = [
+    [which & 1, which & 2, which & 4, 0, 0][:length] for length in range(2, 6) for which in range(8)
+]
+_REQUESTS: list[dict[str, Any]] = [
+    {"tenant": tenant, "cache": cache, "num_more": num_more, "priority": priority}
+    for tenant in ("", "", "", "a", "a", "b")
+    for cache in ("on", "on", "on", "on", "l3_only", "off")
+    for num_more in (1, 0)
+    for priority in (0, 1, 2)
+]
+prompts = st.sampled_from(_PROMPTS)
+requests = st.sampled_from(_REQUESTS)
 
 
 class TiersMachine(RuleBasedStateMachine):
