@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from faults import PAGE, Loop, start_loop
 from loop_client import Answer, complete
 from running import Cluster, Running, drained, wait_for
 from served_models import save_served
+from stalling_backend import MODULE, StallingBackend
 
 from kvloop.shared_cache.hicache_names import (
     Codec,
@@ -40,6 +42,7 @@ class Tiers:
     device_policy: EvictionPolicy = "lru"
     host_policy: EvictionPolicy = "lru"
     store: str = "file"
+    """`file`, `mooncake`, or the JSON that a stalling backend is told beside its root."""
     codec: Codec = "none"
     device_pages: int = 40
     """Little more than the longest prompt of a chat has."""
@@ -69,11 +72,32 @@ def start(cluster: Cluster, tiers: Tiers, *decode: str) -> Loop:
         wait_for("the store's segment", lambda: "store ready" in store.log.read_text())
     elif tiers.store == "file":
         cluster.file_cache()
+    else:
+        use_stalling(cluster, json.loads(tiers.store))
     flags = ("--hicache-codec", tiers.codec, *decode)
     loop = start_loop(cluster, prefills=(tiers.flags(),), decodes=(flags,))
     for node in loop.nodes:
         wait_for("L3", lambda node=node: is_in_state(node, "attached"))
     return loop
+
+
+def use_stalling(cluster: Cluster, config: dict[str, Any]) -> None:
+    """Nodes load tests/support/stalling_backend.py; PYTHONPATH must lead there."""
+    fields = {
+        "backend_name": "stalling",
+        "module_path": MODULE,
+        "class_name": StallingBackend.__name__,
+        "root": str(cluster.directory / "l3"),
+        **config,
+    }
+    cluster.storage = [
+        "--hicache-storage-backend",
+        "dynamic",
+        "--hicache-dynamic-modules",
+        MODULE,
+        "--hicache-storage-backend-extra-config",
+        json.dumps(fields),
+    ]
 
 
 def is_in_state(node: Running, state: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
+from admin import storage
 from faults import FLAGS, PAGE, Loop, known_nodes
 from hicache_loop import (
     SOURCES,
@@ -166,12 +167,19 @@ def check_round(loop: Loop, policies: Pair, reference: Any) -> list[list[Answer]
     if policies[1] == "wait_complete":
         # Every turn had evicted: in each later one pages come back to L1.
         assert all(old < new for old, new in pairwise(loaded)), loaded
-        assert sum(total(turns, "computed") for turns in chats) == sum(map(num_new_tokens, chats))
+        computed = sum(total(turns, "computed") for turns in chats)
+        assert computed == sum(map(num_new_tokens, chats)) or has_stalled(loop)
     for turns in chats:
         assert wrong_tokens(reference, turns) == [], f"{policies}, {len(turns[0].prompt)} tokens"
         assert {turn.sources["fallback"] for turn in turns} == {None}
     loop.wait_idle()
     return chats
+
+
+def has_stalled(loop: Loop) -> bool:
+    """Whether the machine was too busy for L3's deadline; pages are lost to a turn then."""
+    found = [storage(node)["stats"] for node in loop.nodes]
+    return any(stats[kind] for stats in found for kind in ("stalls", "overloads"))
 
 
 def num_new_tokens(turns: Sequence[Answer]) -> int:

@@ -1,0 +1,84 @@
+"""A file backend with a hand on it: calls stall, writes dawdle, page calls are written down.
+
+A node loads it as `dynamic`; what it does is steered by files under its root.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvloop.shared_cache.file import FileBackend, FileConfig
+from kvloop.shared_cache.host_pool import HostPool
+
+MODULE = "stalling_backend"
+STALL_S = 5.0
+_PAGE_CALLS = ("exists", "get", "set")
+
+
+class StallingBackend(FileBackend):
+    """`root` is the file backend's; `write_pause_s` passes before each page becomes visible."""
+
+    def __init__(self, config: Mapping[str, Any], pool: HostPool, namespace: bytes) -> None:
+        self._hand = Hand(Path(config["root"]))
+        self._write_pause_s = float(config.get("write_pause_s", 0.0))
+        self._hand.stall("open")
+        super().__init__(FileConfig(root=config["root"]), pool, namespace)
+
+    def exists(self, keys: Sequence[bytes]) -> list[bool]:
+        self._hand.stall("exists")
+        return super().exists(keys)
+
+    def get(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
+        self._hand.stall("get")
+        return super().get(keys, slots)
+
+    def set(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
+        self._hand.stall("set")
+        return super().set(keys, slots)
+
+    def _write(self, path: Path, view: memoryview, publish: Callable[[Path, Path], None]) -> bool:
+        def slowly(tmp: Path, path: Path) -> None:
+            time.sleep(self._write_pause_s)
+            publish(tmp, path)
+
+        return super()._write(path, view, slowly)
+
+
+class Hand:
+    """The test's end and the backend's, in different processes."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self._stalled, self._calls = root / "stalled", root / "calls"
+
+    def hold(self, *calls: str) -> None:
+        """Let these calls stall, each for five seconds at most."""
+        aside = self._stalled.with_suffix(".new")
+        aside.write_text(json.dumps(calls))
+        aside.rename(self._stalled)
+
+    def release(self) -> None:
+        self._stalled.unlink(missing_ok=True)
+
+    def num_calls(self) -> int:
+        """Calls for pages since the start, of all nodes."""
+        return len(self._calls.read_text().splitlines()) if self._calls.exists() else 0
+
+    def stall(self, call: str) -> None:
+        """The backend's side: a call begins."""
+        if call in _PAGE_CALLS:
+            with self._calls.open("a") as log:
+                log.write(f"{call}\n")
+        until = time.monotonic() + STALL_S
+        while self._holds(call) and time.monotonic() < until:
+            time.sleep(0.02)
+
+    def _holds(self, call: str) -> bool:
+        try:
+            return call in json.loads(self._stalled.read_text())
+        except FileNotFoundError:
+            return False
