@@ -25,11 +25,14 @@ from kvloop.shared_cache.hicache_names import (
     PrefetchPolicy,
     WritePolicy,
 )
+from kvloop.shared_cache.page_object import PageShape
 
 NUM_CHATS, NUM_TURNS, ANSWER = 16, 4, 24
 SYSTEM = 4 * PAGE
 """Tokens that all chats of a round begin with."""
 VOCAB = 4096
+SHAPE = PageShape(num_layers=3, page_size=PAGE, num_kv_heads=2, head_size=16, itemsize=4)
+"""Of the small model in fp32."""
 SOURCES = ("computed", "device", "host", "storage", "transfer_skipped")
 
 

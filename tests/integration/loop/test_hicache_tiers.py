@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 from faults import PAGE, Loop
-from hicache_loop import SOURCES, Tiers, drain, ids_of, small_model, start
+from hicache_loop import SHAPE, SOURCES, Tiers, drain, ids_of, small_model, start
 from loop import flush
 from loop_client import complete
 from running import Cluster, Running
@@ -40,10 +40,6 @@ class Moved(NamedTuple):
     seconds: float
 
 
-LAYERS, HEADS, HEAD_SIZE, ITEM = 3, 2, 16, 4
-PAYLOAD = LAYERS * 2 * PAGE * HEADS * HEAD_SIZE * ITEM
-"""Bytes of a page of the small model between L1 and L2; in L3 it is an object."""
-OBJECT = -(-(PAYLOAD + 1) // 4096) * 4096
 PATHS = {
     "backup": "done",
     "load_back": "done",
@@ -68,7 +64,7 @@ def counted(node: Running) -> dict[str, Moved]:
 def check_growth(before: dict[str, Moved], now: dict[str, Moved], pages: dict[str, int]) -> None:
     """Exactly these pages moved, each of its size, and no path took time for nothing."""
     for path in PATHS:
-        size = PAYLOAD if path in ("backup", "load_back") else OBJECT
+        size = SHAPE.payload_bytes if path in ("backup", "load_back") else SHAPE.object_bytes
         grown = now[path].pages - before[path].pages
         assert grown == pages[path], path
         assert now[path].num_bytes - before[path].num_bytes == grown * size, path
