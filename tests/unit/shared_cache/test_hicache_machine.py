@@ -55,7 +55,7 @@ class TiersMachine(RuleBasedStateMachine):
 
     @initialize(
         policies=st.tuples(_EVICTION, _EVICTION, _WRITE, _PREFETCH),
-        num_pages=st.integers(6, 9),
+        num_pages=st.integers(6, 7),
         num_slots=st.integers(3, 9),
         layout=_LAYOUT,
         quotas=st.sampled_from(_QUOTAS),
