@@ -17,13 +17,13 @@ from kvloop.shared_cache.hicache_names import EvictionPolicy, WritePolicy
 
 N = TypeVar("N", EvictionPolicy, WritePolicy)
 
-_WIDTH = 140
+_WIDTH = 160
 """Where there is no terminal to fit."""
 
 _DESCRIPTION = """\
 Replays the requests of a trace against the real radix tree and page pools, each id of the trace a
 page, and beside them against a simple reference of the same policies. Shows each tier's share of
-the prompt tokens, the cache's own time for a request, and whether both are equal."""
+the prompt tokens, the cache's own CPU time for a request, and whether both are equal."""
 
 _EPILOG = """\
 exit status: 0 if all is equal to the reference, 1 if not, 2 if a flag is wrong

@@ -19,7 +19,7 @@ _COLUMNS = (
     "computed",
     "hit rate",
     "reference",
-    "p50 ms",
+    "CPU p50 ms",
     "p99 ms",
     "µs/page",
 )
