@@ -335,5 +335,6 @@ def test_no_history_loses_a_page_or_serves_another_ones_bytes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_no_long_history_loses_a_page_or_serves_another_ones_bytes() -> None:
     run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=4000))
