@@ -134,7 +134,7 @@ class Prefetcher:
 
     def _begin(self, prefetch: Prefetch) -> None:
         prefetch.slots = self._cache.host.take_for_fetch(
-            prefetch.num_found, prefetch.owner, spare=prefetch.keys[: prefetch.first]
+            prefetch.num_found, prefetch.owner, spare=prefetch.keys
         )
         self._unfulfilled("no_slot", prefetch.num_found - len(prefetch.slots))
         if not prefetch.slots:

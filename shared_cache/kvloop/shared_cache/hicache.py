@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from kvloop.shared_cache.hicache_names import WritePolicy
@@ -20,12 +21,12 @@ from kvloop.shared_cache.hicache_parts import (
     Observer,
     PageSource,
 )
-from kvloop.shared_cache.host_tier import HostTier, ascending
+from kvloop.shared_cache.host_tier import HostTier
 from kvloop.shared_cache.page_allocator import PageAllocator
 from kvloop.shared_cache.slot_owners import SlotOwners
 from kvloop.shared_cache.storage_marks import StorageMarks
-from kvloop.shared_cache.tree import Match, RadixTree
-from kvloop.shared_cache.tree_node import ABSENT, Node, Tier
+from kvloop.shared_cache.tree import Leaving, Match, RadixTree
+from kvloop.shared_cache.tree_node import ABSENT, Tier
 
 log = logging.getLogger(__name__)
 Moving = TypeVar("Moving", bound=Move)
@@ -130,7 +131,8 @@ class HiCache:
         if reads_tree:
             self.tree.match(readable, priority)
         on_device: list[PageSource] = ["device"] * num_device
-        fresh = self._reserve(num_pages - num_device, found.device[-1] if held else None)
+        after = found.device[-1] if held else None
+        fresh = self._reserve(num_pages - num_device, after, spare=keys)
         return Lease(
             keys=keys,
             pages=found.device + fresh,
@@ -213,10 +215,10 @@ class HiCache:
 
     # --- device pages -------------------------------------------------------------------------
 
-    def _reserve(self, n: int, after: int | None) -> list[int]:
+    def _reserve(self, n: int, after: int | None, spare: Sequence[bytes]) -> list[int]:
         missing = n - self._device.num_free
         if missing > 0:
-            spill = self._spill if self.write_policy == "write_back" else None
+            spill = partial(self._spill, spare) if self.write_policy == "write_back" else None
             self._device.free(self.tree.evict(Tier.DEVICE, missing, spill=spill))
         pages = self._device.alloc(n, after)
         assert pages is not None
@@ -262,15 +264,31 @@ class HiCache:
         uses = self.tree.uses(keys)
         return [i for i, slot in enumerate(in_host) if slot == ABSENT and uses[i] >= threshold]
 
-    def _spill(self, node: Node, indices: list[int]) -> None:
-        """write_back: pages that leave the device go to the host, as far as there is room."""
-        away = [index for index in indices if node.values[Tier.HOST][index] == ABSENT]
-        slots = self.host.take(len(away), node.owner)
-        self._note("backup", "no_slot", len(away) - len(slots))
-        chosen = ascending(away, len(slots))
-        if not chosen:
+    def _spill(self, spare: Sequence[bytes], left: list[Leaving]) -> None:
+        """write_back: pages that left the device go to the host, as far as there is room."""
+        for owner in dict.fromkeys(leaving.node.owner for leaving in left):
+            mine = [self._not_in_host(leaving) for leaving in left if leaving.node.owner == owner]
+            wanted = sum(len(leaving.indices) for leaving in mine)
+            slots = self.host.take(wanted, owner, spare=spare)
+            self._note("backup", "no_slot", wanted - len(slots))
+            for leaving in reversed(mine):  # parents first: what is behind them needs them
+                num = min(len(leaving.indices), len(slots))
+                self._spill_node(leaving, slots[:num])
+                slots = slots[num:]
+
+    def _not_in_host(self, leaving: Leaving) -> Leaving:
+        node, indices, values = leaving
+        in_host = node.values[Tier.HOST]
+        pairs = zip(indices, values, strict=True)
+        away = sorted(pair for pair in pairs if in_host[pair[0]] == ABSENT)
+        return Leaving(node, [index for index, _ in away], [value for _, value in away])
+
+    def _spill_node(self, leaving: Leaving, slots: list[int]) -> None:
+        """As many of its first pages as there are slots."""
+        if not slots:
             return
-        flight = self._back_up([node.values[Tier.DEVICE][index] for index in chosen], slots)
+        node, chosen = leaving.node, leaving.indices[: len(slots)]
+        flight = self._back_up(leaving.values[: len(slots)], slots)
         flight.move.hold_device()
         for index, slot in zip(chosen, slots, strict=True):
             self.tree.put(node, Tier.HOST, index, slot)

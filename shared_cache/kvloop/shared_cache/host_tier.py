@@ -88,8 +88,3 @@ class HostTier:
     def _quota(self, owner: str) -> int | None:
         """None: no limit, as for all where no API keys are configured."""
         return self._quotas.get(owner, self._quotas.get(_ANY_TENANT)) if owner else None
-
-
-def ascending(indices: Sequence[int], n: int) -> list[int]:
-    """The `n` smallest: what comes first in a prompt is worth most."""
-    return sorted(indices)[:n]

@@ -13,8 +13,17 @@ from kvloop.shared_cache.hicache_names import EvictionPolicy
 from kvloop.shared_cache.keys import KEY_BYTES
 from kvloop.shared_cache.tree_node import ABSENT, TIERS, Node, Tier
 
-Spill = Callable[[Node, list[int]], None]
-"""Told of pages (indices in the node) that are about to leave; may put them into another tier."""
+
+class Leaving(NamedTuple):
+    """Pages of one node that have left a tier: their indices in the node, and their values."""
+
+    node: Node
+    indices: list[int]
+    values: list[int]
+
+
+Spill = Callable[[list[Leaving]], None]
+"""Told of all that has left before any of it is forgotten; may put it into another tier."""
 _Queue = list[tuple[Rank, int, Node]]
 
 
@@ -53,6 +62,8 @@ class RadixTree:
         self._clock = 0
         self._num_entries = 0
         self._num_locked = 0
+        self._spilling: set[Node] = set()
+        """Whose pages have left a tier and may yet enter another."""
         self._num_pages: Counter[tuple[Tier, str | None]] = Counter()
         self._queues: dict[tuple[Tier, str | None], _Queue] = {(tier, None): [] for tier in TIERS}
 
@@ -204,8 +215,9 @@ class RadixTree:
         queue = self._queue(tier, owner)
         spared = {step.node for step in self._path(b"".join(spare))}
         passed_over: list[Node] = []
-        gone: list[int] = []
-        while len(gone) < n and queue:
+        left: list[Leaving] = []
+        missing = n
+        while missing > 0 and queue:
             rank, _, node = heapq.heappop(queue)
             node.queued[_flag(tier, owner)] = False
             if not self._can_go(node, tier):
@@ -214,11 +226,18 @@ class RadixTree:
                 passed_over.append(node)
                 continue
             if rank == self._ranks[tier](node):
-                gone += self._leave(node, tier, n - len(gone), spill)
+                left.append(self._leave(node, tier, missing))
+                missing -= len(left[-1].values)
             self._enqueue(node, tier)
         for node in passed_over:
             self._enqueue(node, tier)
-        return gone
+        if spill is not None and left:
+            self._spilling = {leaving.node for leaving in left}
+            spill(left)
+            self._spilling = set()
+        for node, _, _ in left:
+            self._prune(node)
+        return [value for leaving in left for value in leaving.values]
 
     def forget_stored(self) -> None:
         """Nothing is known to be in L3 any more."""
@@ -332,19 +351,18 @@ class RadixTree:
             node.below[tier] -= 1
         self._enqueue(node, tier)
 
-    def _leave(self, node: Node, tier: Tier, n: int, spill: Spill | None) -> list[int]:
+    def _leave(self, node: Node, tier: Tier, n: int) -> Leaving:
         indices = node.tail(tier, n)
-        if spill is not None:
-            spill(node, indices)
-        gone = [node.values[tier][index] for index in indices]
+        values = [node.values[tier][index] for index in indices]
         for index in indices:
             self._set(node, tier, index, ABSENT)
-        self._prune(node)
-        return gone
+        return Leaving(node, indices, values)
 
     def _prune(self, node: Node) -> None:
         """Forget pages at the tree's ends that are in no tier."""
         while node.parent is not None and node.is_alive and not node.children:
+            if node in self._spilling:
+                return
             key = node.first_key
             node.truncate(max(node.ends))
             if len(node):

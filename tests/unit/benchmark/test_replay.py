@@ -17,19 +17,9 @@ from kvloop.benchmark.replay.run import ReplayConfig, replay
 from kvloop.shared_cache.hicache_names import EvictionPolicy, WritePolicy
 
 TRACE = Path(__file__).parents[2] / "data" / "conversation_trace_excerpt.jsonl"
-UNEQUAL = [(policy, "write_back") for policy in ("lfu", "slru", "priority")]
 POLICIES: tuple[EvictionPolicy, ...] = get_args(EvictionPolicy)
 WRITE_POLICIES: tuple[WritePolicy, ...] = get_args(WritePolicy)
-SPILL = pytest.mark.xfail(
-    reason="write_back makes room in L2 run by run: pages that left L1 a moment ago leave L2 for "
-    "the run before them, while L3 does not have them yet",
-    strict=False,
-)
-PAIRS = [
-    pytest.param(policy, write, marks=SPILL if (policy, write) in UNEQUAL else ())
-    for policy in POLICIES
-    for write in WRITE_POLICIES
-]
+PAIRS = [(policy, write) for policy in POLICIES for write in WRITE_POLICIES]
 
 
 @pytest.mark.parametrize(("policy", "write_policy"), PAIRS)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvloop.shared_cache.hicache_names import EvictionPolicy
-from kvloop.shared_cache.tree import RadixTree
+from kvloop.shared_cache.tree import Leaving, RadixTree
 from kvloop.shared_cache.tree_node import ABSENT, Tier
 
 POLICIES: list[EvictionPolicy] = ["lru", "lfu", "slru", "priority"]
@@ -234,12 +234,34 @@ def test_a_spill_may_put_a_leaving_page_into_another_tier() -> None:
     keys = chain([1, 2, 3])
     tree.insert(Tier.DEVICE, keys, [0, 1, 2])
 
-    def spill(node, indices):  # type: ignore[no-untyped-def]
-        for index in indices:
-            tree.put(node, Tier.HOST, index, 50 + node.values[Tier.DEVICE][index])
+    def spill(left: list[Leaving]) -> None:
+        for node, indices, values in left:
+            for index, value in zip(indices, values, strict=True):
+                tree.put(node, Tier.HOST, index, 50 + value)
 
     assert tree.evict(Tier.DEVICE, 2, spill=spill) == [2, 1]
     assert tree.match(keys) == ([0], [51, 52])
+
+
+def test_a_spill_is_told_once_of_all_that_leaves_and_its_nodes_outlive_other_evictions() -> None:
+    tree = RadixTree()
+    first, second = chain([1, 2, 3]), chain([1, 2, 4])
+    tree.insert(Tier.DEVICE, first, [0, 1, 2])
+    tree.insert(Tier.DEVICE, second, [0, 1, 3])
+    tree.insert(Tier.HOST, second, [9])
+    told: list[list[int]] = []
+
+    def spill(left: list[Leaving]) -> None:
+        told.append([value for leaving in left for value in leaving.values])
+        assert tree.evict(Tier.HOST, 1) == [9]  # nothing else held that branch
+        for node, indices, values in left:
+            for index, value in zip(indices, values, strict=True):
+                tree.put(node, Tier.HOST, index, 50 + value)
+
+    assert tree.evict(Tier.DEVICE, 4, spill=spill) == told[0] == [2, 3, 1, 0]
+    assert len(told) == 1
+    assert tree.match(first) == ([], [50, 51, 52])
+    assert tree.match(second) == ([], [50, 51, 53])
 
 
 def test_nodes_name_every_host_page_by_its_whole_run() -> None:
