@@ -6,7 +6,7 @@ import pytest
 from hicache_node import keys_of
 
 from kvloop.shared_cache.hicache_parts import HiCacheConfig
-from kvloop.shared_cache.host_tier import HostTier, ascending
+from kvloop.shared_cache.host_tier import HostTier
 from kvloop.shared_cache.slot_owners import SlotOwners
 from kvloop.shared_cache.tree import RadixTree
 from kvloop.shared_cache.tree_node import Tier
@@ -127,8 +127,3 @@ def test_slots_that_somebody_still_reads_are_not_given_out() -> None:
 
 def test_more_than_all_is_never_taken() -> None:
     assert len(L2().tier.take(99, "a")) == 10
-
-
-@pytest.mark.parametrize(("n", "chosen"), [(0, []), (2, [1, 4]), (9, [1, 4, 7])])
-def test_the_first_pages_of_a_prompt_are_chosen(n: int, chosen: list[int]) -> None:
-    assert ascending([7, 1, 4], n) == chosen
