@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hicache_node import keys_of
 
 from kvloop.shared_cache.hicache_parts import HiCacheConfig
