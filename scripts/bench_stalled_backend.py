@@ -1,7 +1,7 @@
 # ruff: noqa: INP001
 """What a stall of L3 does to the time to the first token, by prefetch policy, beside its absence.
 
-    python scripts/bench_stalled_backend.py [--episodes 8] [--json FILE]
+    python scripts/bench_stalled_backend.py [--policy P] [--episodes 8] [--json FILE]
 
 One loop of one prefill and one decode node over a backend whose calls can be told to stall, for
 five seconds each. An episode lets the backend work, or stall from now on, and asks four prompts,
@@ -134,6 +134,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--episodes", type=int, default=8, help="of each kind, by policy")
+    parser.add_argument("--policy", choices=POLICIES, help="one alone (default: each)")
     parser.add_argument("--tokens", type=int, default=512, help="of a prompt")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--json", type=Path)
@@ -143,7 +144,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory), args.model) as loop:
         use_stalling(loop, {})
         bench = Bench(loop, args.tokens)
-        for policy in POLICIES:
+        for policy in (args.policy,) if args.policy else POLICIES:
             results[policy] = measure(bench, policy, args.episodes)
             show(policy, results[policy], args.tokens)
     if args.json:
