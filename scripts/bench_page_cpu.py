@@ -25,7 +25,7 @@ from kvloop.engine.cpu_mover import CpuMover
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.model_config import ModelConfig
 from kvloop.engine.model_files import resolve_model
-from kvloop.shared_cache.file import FileBackend, FileConfig
+from kvloop.shared_cache.backends.file.backend import FileBackend, FileConfig
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.keys import page_keys
 from kvloop.shared_cache.page_object import PageShape, seal

@@ -13,7 +13,7 @@ from running import free_port, wait_for
 
 _RUN = """
 import sys
-from kvloop.shared_cache.store_server import StoreConfig, run_store
+from kvloop.shared_cache.backends.mooncake.store_server import StoreConfig, run_store
 port, metrics_port, segment_bytes, restart = map(int, sys.argv[1:])
 config = StoreConfig(
     port=port,

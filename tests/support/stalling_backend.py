@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvloop.shared_cache.file import FileBackend, FileConfig
+from kvloop.shared_cache.backends.file.backend import FileBackend, FileConfig
 from kvloop.shared_cache.host_pool import HostPool
 
 MODULE = "stalling_backend"

@@ -48,7 +48,7 @@ def add_to(commands: Subparsers) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kvloop.shared_cache.store_server import StoreConfig, run_store
+    from kvloop.shared_cache.backends.mooncake.store_server import StoreConfig, run_store
 
     run_store(
         StoreConfig(

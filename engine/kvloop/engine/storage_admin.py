@@ -14,9 +14,10 @@ import msgspec
 
 from kvloop.engine.messages import AttachStorage, ClearStorage, DetachStorage, Reply, StorageAction
 from kvloop.engine.storage_change import EXTRA_CONFIG, StorageChange
+from kvloop.shared_cache.backend import BackendOpener
 from kvloop.shared_cache.backend_config import PrefetchLimits, split_prefetch_settings
 from kvloop.shared_cache.errors import ConfigError
-from kvloop.shared_cache.factory import BackendOpener, backend_opener
+from kvloop.shared_cache.factory import backend_opener
 from kvloop.shared_cache.guard import ClearOutcome, GuardedBackend
 from kvloop.shared_cache.hicache_names import PrefetchPolicy, WritePolicy
 

@@ -11,9 +11,8 @@ from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from kvloop.shared_cache.back_off import BackOff
-from kvloop.shared_cache.backend import StorageBackend
+from kvloop.shared_cache.backend import BackendOpener, StorageBackend
 from kvloop.shared_cache.epoch import read_epoch
-from kvloop.shared_cache.factory import BackendOpener
 from kvloop.shared_cache.guard_shared import GuardShared, GuardState
 from kvloop.shared_cache.session import Session
 from kvloop.shared_cache.storage_errors import StorageUnavailable

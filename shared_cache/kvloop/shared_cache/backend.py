@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from kvloop.shared_cache.storage_errors import StorageUnsupported
 
 PROBE_KEY = b"kvloop-probe".ljust(32, b"\x00")
+
+
+class StoredObject(NamedTuple):
+    """One object of a store, as a listing shows it."""
+
+    namespace: bytes
+    key: bytes | None
+    """Of the page; None for a small record."""
+    group: int
+    """Head group; 0 for a small record."""
+    num_bytes: int
+    used_at: float | None
+    """Seconds since the epoch when it was last used; None where the store does not tell."""
 
 
 class StorageBackend(ABC):
@@ -61,9 +77,21 @@ class StorageBackend(ABC):
     def close(self) -> None:
         """Let go of connections and threads; no call is running nor will one follow."""
 
+    def objects(self) -> Iterator[StoredObject]:
+        """List the whole store, the objects of other namespaces too, in no order.
+
+        What is stored or removed meanwhile may or may not be seen. Raises StorageUnsupported where
+        the store cannot list.
+        """
+        raise StorageUnsupported(f"{type(self).__name__} cannot list what it stores")
+
     def probe(self) -> None:
         """Raise StorageError where the store does not serve; override if `exists` cannot tell."""
         self.exists([PROBE_KEY])
+
+
+BackendOpener = Callable[[], StorageBackend]
+"""Opens a backend; may be called again and again, and raises StorageError where there is none."""
 
 
 def leading_run(found: Sequence[bool]) -> int:

@@ -1,16 +1,21 @@
-"""Opening a storage backend by its name; each is imported only when it is asked for."""
+"""Opening a storage backend by its name; each is imported only when it is asked for.
+
+`kvloop.shared_cache.backends.<name>` has `prepare(fields, pool, namespace, dynamic_modules)`, which
+checks the configuration (ConfigError) and returns the opener.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
-from kvloop.shared_cache.backend import StorageBackend
+from kvloop.shared_cache.backend import BackendOpener, StorageBackend
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.host_pool import HostPool
 
-BackendOpener = Callable[[], StorageBackend]
 _Prepare = Callable[[Mapping[str, Any], HostPool, bytes, Collection[str]], BackendOpener]
+_BACKENDS = ("aibrix", "chain", "dynamic", "file", "hf3fs", "mooncake", "nixl", "zones")
 
 
 def backend_opener(
@@ -29,14 +34,13 @@ def backend_opener(
     from kvloop.shared_cache.backend_config import split_prefetch_settings
     from kvloop.shared_cache.redact import RedactedBackend, Redactor
 
-    prepare = _BACKENDS.get(name)
-    if prepare is None:
+    if name not in _BACKENDS:
         known = ", ".join(known_backends())
         raise ConfigError(f"unknown storage backend {name!r}; known: {known}")
     _, config = split_prefetch_settings(extra_config)
     redactor = Redactor(config)
     with redactor.errors():
-        opener = prepare(config, pool, namespace, dynamic_modules)
+        opener = _prepare(name)(config, pool, namespace, dynamic_modules)
 
     def open_redacted() -> StorageBackend:
         with redactor.errors():
@@ -54,37 +58,9 @@ def open_backend(
 
 def known_backends() -> list[str]:
     """The names of all backends."""
-    return sorted(_BACKENDS)
+    return list(_BACKENDS)
 
 
-def _file(
-    fields: Mapping[str, Any], pool: HostPool, namespace: bytes, _modules: Collection[str]
-) -> BackendOpener:
-    from kvloop.shared_cache.backend_config import parse_backend_config
-    from kvloop.shared_cache.file import FileBackend, FileConfig
-
-    config = parse_backend_config("file", fields, FileConfig)
-    return lambda: FileBackend(config, pool, namespace)
-
-
-def _mooncake(
-    fields: Mapping[str, Any], pool: HostPool, namespace: bytes, _modules: Collection[str]
-) -> BackendOpener:
-    from kvloop.shared_cache.backend_config import parse_backend_config
-    from kvloop.shared_cache.mooncake import MooncakeBackend, MooncakeConfig
-    from kvloop.shared_cache.mooncake_library import load_mooncake
-
-    load_mooncake("store")
-    config = parse_backend_config("mooncake", fields, MooncakeConfig)
-    return lambda: MooncakeBackend(config, pool, namespace)
-
-
-def _dynamic(
-    fields: Mapping[str, Any], pool: HostPool, namespace: bytes, modules: Collection[str]
-) -> BackendOpener:
-    from kvloop.shared_cache.dynamic import dynamic_opener
-
-    return dynamic_opener(fields, pool, namespace, modules)
-
-
-_BACKENDS: dict[str, _Prepare] = {"dynamic": _dynamic, "file": _file, "mooncake": _mooncake}
+def _prepare(name: str) -> _Prepare:
+    module = importlib.import_module(f"kvloop.shared_cache.backends.{name}")
+    return cast(_Prepare, module.prepare)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from kvloop.shared_cache.attachment import Attachment, ClearOutcome
-from kvloop.shared_cache.backend import StorageBackend
-from kvloop.shared_cache.factory import BackendOpener
+from kvloop.shared_cache.backend import BackendOpener, StorageBackend
 from kvloop.shared_cache.guard_shared import GuardConfig, GuardShared, GuardState
 from kvloop.shared_cache.host_pool import HostPool
 

@@ -11,6 +11,7 @@ The trailer names the page, so that a misplaced, torn or foreign object is seen 
 from __future__ import annotations
 
 import enum
+import re
 import struct
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,6 +31,7 @@ _HEADER = struct.Struct("<8sHBBHHIQ32s32sQ4x")
 _HEADER_SUM = struct.Struct("<Q")
 TRAILER_BYTES = _HEADER.size + _HEADER_SUM.size
 _SCALE = 4  # bytes
+_NAME = re.compile(r"kvl1-([0-9a-f]{64})-([0-9a-f]{64})-(0|[1-9][0-9]{0,4})", re.ASCII)
 _ROLES: tuple[Role, ...] = ("prefill", "decode")
 
 
@@ -120,6 +122,22 @@ class PageShape:
 def object_name(namespace: bytes, key: bytes, group: int) -> str:
     """The object's name in every backend: letters, digits and dashes, about 136 characters."""
     return f"kvl1-{namespace.hex()}-{key.hex()}-{group}"
+
+
+class ObjectName(NamedTuple):
+    """What an object's name says."""
+
+    namespace: bytes
+    key: bytes
+    group: int
+
+
+def parse_object_name(name: str) -> ObjectName | None:
+    """The parts of a name that `object_name` made; None for any other."""
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        return None
+    return ObjectName(bytes.fromhex(parts[1]), bytes.fromhex(parts[2]), int(parts[3]))
 
 
 def seal(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
 
-from kvloop.shared_cache.backend import StorageBackend
+from kvloop.shared_cache.backend import StorageBackend, StoredObject
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.storage_errors import StorageRejected, StorageUnavailable
 
@@ -94,6 +94,10 @@ class RedactedBackend(StorageBackend):
     def close(self) -> None:
         with self._errors():
             self._backend.close()
+
+    def objects(self) -> Iterator[StoredObject]:
+        with self._errors():
+            yield from self._backend.objects()
 
     def probe(self) -> None:
         with self._errors():

@@ -2,7 +2,8 @@
 
 StorageError(KVLoopError)
 ├── StorageUnavailable   the backend may work again later: unreachable, stalled, an I/O error
-└── StorageRejected      the backend will not do this however often it is asked
+├── StorageRejected      the backend will not do this however often it is asked
+└── StorageUnsupported   the backend has no such operation
 """
 
 from kvloop.shared_cache.errors import KVLoopError
@@ -18,3 +19,7 @@ class StorageUnavailable(StorageError):
 
 class StorageRejected(StorageError):
     """The backend refuses; retrying the same is useless."""
+
+
+class StorageUnsupported(StorageError):
+    """This kind of store cannot do that."""

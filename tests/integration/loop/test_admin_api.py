@@ -20,7 +20,7 @@ EXTRA = "hicache_storage_backend_extra_config_json"
 CALLS = [("GET", PATH), ("PUT", PATH), ("DELETE", PATH), ("POST", f"{PATH}/clear")]
 SOURCE = """
 from pathlib import Path
-from kvloop.shared_cache.file import FileBackend, FileConfig
+from kvloop.shared_cache.backends.file.backend import FileBackend, FileConfig
 
 Path(__file__).with_suffix(".imported").touch()
 

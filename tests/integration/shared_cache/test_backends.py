@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from kvloop.shared_cache.backend import StorageBackend, leading_run
+from kvloop.shared_cache.backends.mooncake.library import load_mooncake
 from kvloop.shared_cache.factory import open_backend
 from kvloop.shared_cache.guard import GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.mooncake_library import load_mooncake
 from kvloop.shared_cache.page_object import PageShape, object_name, seal
 from kvloop.shared_cache.page_store import PageStore
 

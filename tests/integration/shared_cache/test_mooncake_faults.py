@@ -13,11 +13,11 @@ import pytest
 from mooncake_store import MooncakeStore
 from running import wait_for
 
+from kvloop.shared_cache.backends.mooncake.master import MooncakeMaster, is_listening
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.factory import backend_opener
 from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.mooncake_master import MooncakeMaster, is_listening
 from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.page_store import PageStore
 

@@ -20,7 +20,7 @@ MODULE = "kvloop_test_plug_in"
 SOURCE = """
 from pathlib import Path
 from kvloop.shared_cache.backend import StorageBackend
-from kvloop.shared_cache.file import FileBackend, FileConfig
+from kvloop.shared_cache.backends.file.backend import FileBackend, FileConfig
 
 Path(__file__).with_name("imported").touch()
 

@@ -21,7 +21,7 @@ def pool() -> HostPool:
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("tape", {}, "unknown storage backend 'tape'; known: dynamic, file, mooncake"),
+        ("tape", {}, "unknown storage backend 'tape'; known: aibrix, chain, dynamic, file"),
         ("file", {}, "'file': extra config lacks the field 'root'"),
         ("file", {"root": "/x", "rot": 1}, "unknown field 'rot'; known: root, num_threads"),
         ("file", {"root": 7}, "Expected `str`, got `int` - at `$.root`"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvloop.shared_cache.file import FileBackend, FileConfig
+from kvloop.shared_cache.backends.file.backend import FileBackend, FileConfig
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import PageShape, object_name
 from kvloop.shared_cache.storage_errors import StorageUnavailable

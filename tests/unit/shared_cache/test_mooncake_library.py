@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from kvloop.shared_cache import mooncake_library
+import kvloop.shared_cache
+from kvloop.shared_cache.backends.mooncake import library as mooncake_library
+from kvloop.shared_cache.backends.mooncake.store_server import StoreConfig
 from kvloop.shared_cache.errors import ConfigError
-from kvloop.shared_cache.store_server import StoreConfig
 
 
 def test_missing_libraries_name_the_debian_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,8 +39,9 @@ def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_room_needs_neither_torch_nor_mooncake_to_be_imported() -> None:
-    folder = Path(mooncake_library.__file__).parent
-    names = [f"kvloop.shared_cache.{path.stem}" for path in folder.glob("*.py")]
+    room = Path(kvloop.shared_cache.__file__).parent
+    paths = [path.relative_to(room).with_suffix("") for path in room.rglob("*.py")]
+    names = [".".join(("kvloop", "shared_cache", *path.parts)) for path in paths]
     code = (
         "import importlib, sys;"
         f"[importlib.import_module(name) for name in {names!r}];"

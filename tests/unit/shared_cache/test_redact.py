@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -104,12 +105,16 @@ def test_errors_keep_their_kind_and_lose_the_secret(
 def valve(monkeypatch: pytest.MonkeyPatch) -> Valve:
     """Of a backend `leaky`, whose every error names its secret."""
     valve = Valve()
-    monkeypatch.setitem(
-        factory._BACKENDS,
-        "leaky",
-        lambda fields, pool, namespace, modules: lambda: MemoryBackend(valve, pool),
+    register(
+        monkeypatch, lambda fields, pool, namespace, modules: lambda: MemoryBackend(valve, pool)
     )
     return valve
+
+
+def register(monkeypatch: pytest.MonkeyPatch, prepare: Callable[..., Any]) -> None:
+    """Make `leaky` a backend that the factory knows."""
+    monkeypatch.setattr(factory, "_BACKENDS", (*factory._BACKENDS, "leaky"))
+    monkeypatch.setattr(factory, "_prepare", lambda name: prepare)
 
 
 def test_neither_status_nor_log_shows_the_secret_whatever_fails(
@@ -155,8 +160,7 @@ def test_an_opening_that_fails_shows_no_secret(monkeypatch: pytest.MonkeyPatch) 
     def fail() -> MemoryBackend:
         raise ConnectionError(f"http://ann:{SECRET}@store")
 
-    prepare = lambda fields, pool, namespace, modules: fail  # noqa: E731
-    monkeypatch.setitem(factory._BACKENDS, "leaky", prepare)
+    register(monkeypatch, lambda fields, pool, namespace, modules: fail)
     with pytest.raises(StorageUnavailable) as caught:
         backend_opener("leaky", CONFIG, HostPool(SHAPE, 1), b"n" * 32)()
     assert str(caught.value) == "ConnectionError: http://***@store"

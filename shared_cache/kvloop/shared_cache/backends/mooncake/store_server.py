@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal
 
+from kvloop.shared_cache.backends.mooncake.library import load_mooncake
+from kvloop.shared_cache.backends.mooncake.master import MooncakeMaster
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.memory_limit import available_memory
-from kvloop.shared_cache.mooncake_library import load_mooncake
-from kvloop.shared_cache.mooncake_master import MooncakeMaster
 from kvloop.shared_cache.storage_errors import StorageError, StorageUnavailable
 
 _WATCH_PERIOD_S = 0.5

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import time
 
+from kvloop.shared_cache.backends.mooncake.library import master_binary
 from kvloop.shared_cache.errors import ConfigError
-from kvloop.shared_cache.mooncake_library import master_binary
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 _PR_SET_PDEATHSIG = 1

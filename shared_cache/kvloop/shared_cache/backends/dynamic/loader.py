@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from kvloop.shared_cache.backend import StorageBackend
+from kvloop.shared_cache.backend import BackendOpener, StorageBackend
 from kvloop.shared_cache.backend_config import parse_own_fields
 from kvloop.shared_cache.errors import ConfigError
-from kvloop.shared_cache.factory import BackendOpener
 from kvloop.shared_cache.host_pool import HostPool
 
 _FLAG = "--hicache-dynamic-modules"

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from kvloop.shared_cache.backend import StorageBackend
+from kvloop.shared_cache.backends.mooncake.library import load_mooncake
 from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.mooncake_library import load_mooncake
 from kvloop.shared_cache.page_object import object_name
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 

@@ -1,0 +1,1 @@
+"""One folder for each kind of shared store; the factory imports the one that is asked for."""
