@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from kvloop.cli import flag_types
+from kvloop.cli import bench_storage_command, flag_types
 from kvloop.cli.help_format import HelpFormatter, Subparsers, add_command
 
 API_KEY_VARIABLE = "KVLOOP_API_KEY"
@@ -41,6 +41,7 @@ def add_to(commands: Subparsers) -> None:
     _add_server_flags(parser.add_argument_group("server"))
     _add_load_flags(parser.add_argument_group("load"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured here")
+    bench_storage_command.add_to(kinds)
 
 
 def _add_server_flags(group: argparse._ArgumentGroup) -> None:
