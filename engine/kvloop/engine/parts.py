@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -19,6 +20,7 @@ from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.factory import backend_opener
 from kvloop.shared_cache.guard import GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.manifest import Manifest
 from kvloop.shared_cache.memory_limit import available_memory
 from kvloop.shared_cache.namespace import NamespaceSpec
 from kvloop.shared_cache.page_object import PageShape
@@ -115,7 +117,7 @@ def build_parts(config: NodeConfig) -> NodeParts:
     namespace = _namespace(config, loaded)
     metrics = NodeMetrics()
     store = PageStore(
-        _guard(config, staging or pool, namespace),
+        _guard(config, staging or pool, _manifest(config, loaded, shape, namespace)),
         pool,
         namespace=namespace,
         writer=config.role,
@@ -147,10 +149,10 @@ def _host_pools(
     return pool, staging
 
 
-def _guard(config: NodeConfig, pool: HostPool, namespace: bytes) -> GuardedBackend:
-    name = config.hicache_storage_backend
+def _guard(config: NodeConfig, pool: HostPool, manifest: Manifest) -> GuardedBackend:
+    name, namespace = config.hicache_storage_backend, bytes.fromhex(manifest.namespace)
     if name is None:
-        return GuardedBackend(None, pool, name="none", namespace=namespace)
+        return GuardedBackend(None, pool, name="none", namespace=namespace, manifest=manifest)
     opener = backend_opener(
         name,
         config.hicache_storage_backend_extra_config,
@@ -158,15 +160,31 @@ def _guard(config: NodeConfig, pool: HostPool, namespace: bytes) -> GuardedBacke
         namespace,
         config.hicache_dynamic_modules,
     )
-    return GuardedBackend(opener, pool, name=name, namespace=namespace)
+    return GuardedBackend(opener, pool, name=name, namespace=namespace, manifest=manifest)
 
 
 def _namespace(config: NodeConfig, loaded: LoadedModel) -> bytes:
     return NamespaceSpec(
         model_config=loaded.config.identity(),
         weights_fingerprint=loaded.fingerprint,
-        kv_dtype=str(loaded.dtype).removeprefix("torch."),
+        kv_dtype=_dtype_name(loaded),
         page_size=config.page_size,
         codec=config.hicache_codec,
         release_tag=config.release_tag,
     ).digest()
+
+
+def _manifest(
+    config: NodeConfig, loaded: LoadedModel, shape: PageShape, namespace: bytes
+) -> Manifest:
+    return Manifest(
+        namespace=namespace.hex(),
+        shape=shape,
+        model=config.served_model_name or Path(config.model).name,
+        kv_dtype=_dtype_name(loaded),
+        release_tag=config.release_tag,
+    )
+
+
+def _dtype_name(loaded: LoadedModel) -> str:
+    return str(loaded.dtype).removeprefix("torch.")

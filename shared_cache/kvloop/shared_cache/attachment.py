@@ -14,6 +14,7 @@ from kvloop.shared_cache.back_off import BackOff
 from kvloop.shared_cache.backend import BackendOpener, StorageBackend
 from kvloop.shared_cache.epoch import read_epoch
 from kvloop.shared_cache.guard_shared import GuardShared, GuardState
+from kvloop.shared_cache.manifest import keep_manifest
 from kvloop.shared_cache.session import Session
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
@@ -48,6 +49,7 @@ class Attachment:
         self._attached_at = 0.0
         self._back_off = BackOff(self._config.first_retry_s, self._config.max_retry_s)
         self._num_failures = 0
+        self._describing: tuple[Session, Future[None] | None] | None = None
         self._keeper = threading.Thread(target=self._keep, name="l3-keeper", daemon=True)
 
     def start(self) -> None:
@@ -195,6 +197,17 @@ class Attachment:
         except Exception as error:
             self._shared.counts.add("errors")
             self._trip(session, _words(error))
+        else:
+            self._describe(session)
+
+    def _describe(self, session: Session) -> None:
+        """See that the store has the manifest, waiting for nothing: it may keep no records."""
+        manifest, last = self._shared.manifest, self._describing
+        if manifest is None:
+            return
+        if last is not None and last[0] is session and last[1] and not last[1].done():
+            return  # it hangs, with one thread of the session's; more must not follow
+        self._describing = session, session.submit(lambda store: keep_manifest(store, manifest))
 
     def _learn_epoch(self, session: Session) -> bool:
         """False where the store has none that can be read."""
@@ -218,6 +231,7 @@ class Attachment:
             with suppress(Exception):  # a store that serves all but this is found out by `_look`
                 knows_epoch = self._learn_epoch(session)
             self._attach(session, knows_epoch)
+            self._describe(session)
 
     def _attach(self, session: Session, knows_epoch: bool) -> None:
         with self._change:

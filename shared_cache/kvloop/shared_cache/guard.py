@@ -9,6 +9,7 @@ from kvloop.shared_cache.attachment import Attachment, ClearOutcome
 from kvloop.shared_cache.backend import BackendOpener, StorageBackend
 from kvloop.shared_cache.guard_shared import GuardConfig, GuardShared, GuardState
 from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.manifest import Manifest
 
 __all__ = ["ClearOutcome", "GuardConfig", "GuardState", "GuardedBackend"]
 
@@ -34,11 +35,12 @@ class GuardedBackend:
         name: str,
         namespace: bytes,
         config: GuardConfig | None = None,
+        manifest: Manifest | None = None,
     ) -> None:
         self.pool = pool
         """The pool that backends must be opened over."""
         self.namespace = namespace
-        self._shared = GuardShared(pool=pool, config=config or GuardConfig())
+        self._shared = GuardShared(pool=pool, config=config or GuardConfig(), manifest=manifest)
         self._change = self._shared.change
         self._attachment: Attachment | None = None
         self._past_renewals = 0

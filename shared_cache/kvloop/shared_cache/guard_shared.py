@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.manifest import Manifest
 from kvloop.shared_cache.session import RetiredSessions
 
 GuardState = Literal["attached", "detached", "attaching", "draining", "open"]
@@ -65,6 +66,8 @@ class GuardShared:
     pool: HostPool
     """Whose slots the calls hold: the one that backends are opened over."""
     config: GuardConfig
+    manifest: Manifest | None = None
+    """Kept in every store that is attached, for tools; None: of no use to them."""
     change: threading.Condition = field(default_factory=threading.Condition)
     """Guards the states, and is notified when one changes."""
     retired: RetiredSessions = field(default_factory=RetiredSessions)
