@@ -18,6 +18,9 @@ class Arm(ABC):
 
     name: str
 
+    def prepare(self) -> None:  # noqa: B027
+        """Before each round; not timed."""
+
     @abstractmethod
     def write(self, keys: Sequence[bytes], slots: Sequence[int]) -> int:
         """Store pages."""
@@ -30,8 +33,7 @@ class Arm(ABC):
     def forget(self, keys: Sequence[bytes]) -> None:
         """Remove pages; not timed."""
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Leave nothing behind."""
 
 
@@ -53,9 +55,6 @@ class CheckedArm(Arm):
     def forget(self, keys: Sequence[bytes]) -> None:
         self._guard.delete(keys)
 
-    def close(self) -> None:
-        pass
-
 
 class UncheckedArm(Arm):
     """The guarded backend alone: no checksum is computed."""
@@ -73,9 +72,6 @@ class UncheckedArm(Arm):
 
     def forget(self, keys: Sequence[bytes]) -> None:
         self._guard.delete(keys)
-
-    def close(self) -> None:
-        pass
 
 
 class MemcpyArm(Arm):
@@ -98,7 +94,4 @@ class MemcpyArm(Arm):
         return len(slots)
 
     def forget(self, keys: Sequence[bytes]) -> None:
-        pass
-
-    def close(self) -> None:
         pass

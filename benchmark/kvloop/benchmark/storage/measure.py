@@ -37,6 +37,7 @@ def measure(load: StorageLoad, arms: Sequence[Arm]) -> Iterator[Run]:
 
 def _round(load: StorageLoad, arm: Arm, number: int) -> Iterator[Run]:
     written: list[Batch] = []
+    arm.prepare()
     try:
         for phase in PHASES:
             batches = phase_batches(load, arm.name, number, phase)

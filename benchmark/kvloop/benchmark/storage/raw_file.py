@@ -1,4 +1,4 @@
-"""The limit of backends on a file system: blocks of one large file, written and read in place."""
+"""The limits of backends on a file system: blocks of one large file."""
 
 from __future__ import annotations
 
@@ -12,28 +12,46 @@ from kvloop.benchmark.storage.load import StorageLoad
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.workers import Workers
 
-_NUM_THREADS = 8  # blocks in flight, as `fio --iodepth` would have
+_NUM_THREADS = 8  # blocks in flight, as `fio --numjobs` would have
 
 
 class RawFileArm(Arm):
-    """Batches of blocks the size of page objects, in files that are allocated beforehand.
+    """Batches of blocks the size of page objects; no page is named or removed.
 
-    No page is made, named or removed: a block goes where its key first put it.
+    New blocks are allocated before each round and written once, as page files are, and as `fio`
+    does. Rewritten ones, where `is_rewritten`, exist on the medium already: file systems write
+    those faster, and a store of new pages cannot.
     """
 
-    def __init__(self, folder: Path, load: StorageLoad, pool: HostPool, is_direct: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        load: StorageLoad,
+        pool: HostPool,
+        *,
+        is_direct: bool,
+        is_rewritten: bool = False,
+    ) -> None:
         """Raises OSError where the file system refuses."""
-        self.name = "raw file, O_DIRECT" if is_direct else "raw file"
+        self.name = "raw file" + ", rewritten" * is_rewritten + ", O_DIRECT" * is_direct
         self._pool = pool
+        self._is_rewritten = is_rewritten
+        self._num_blocks = 2 * load.num_batches * load.pages_per_batch
         self._lock = threading.Lock()
         self._places: dict[bytes, int] = {}
-        self._free: list[int] = []
-        self._next = 0
-        self._path = folder / f"kvloop-bench-raw-{os.getpid()}"
+        self._path = folder / f"kvloop-bench-raw-{os.getpid()}-{int(is_rewritten)}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | is_direct * os.O_DIRECT
         self._fd = os.open(self._path, flags, 0o600)
         self._threads = Workers(_NUM_THREADS, "raw-file")
-        self._fill(2 * load.num_batches * load.pages_per_batch)
+        self._allocate()
+        if is_rewritten:
+            self._fill()
+
+    def prepare(self) -> None:
+        self._places.clear()
+        if not self._is_rewritten:
+            os.ftruncate(self._fd, 0)
+            self._allocate()
 
     def write(self, keys: Sequence[bytes], slots: Sequence[int]) -> int:
         places = [self._place(key) for key in keys]
@@ -44,8 +62,7 @@ class RawFileArm(Arm):
         return self._moved(self._threads.map(self._read, slots, places))
 
     def forget(self, keys: Sequence[bytes]) -> None:
-        with self._lock:
-            self._free += [self._places.pop(key) for key in keys if key in self._places]
+        pass
 
     def close(self) -> None:
         self._threads.stop()
@@ -63,13 +80,11 @@ class RawFileArm(Arm):
 
     def _place(self, key: bytes) -> int:
         with self._lock:
-            if self._free:
-                return self._places.setdefault(key, self._free.pop())
-            place = self._places.setdefault(key, self._next)
-            self._next += self._pool.shape.object_bytes
-            return place
+            return self._places.setdefault(key, len(self._places) * self._pool.shape.object_bytes)
 
-    def _fill(self, num_blocks: int) -> None:
-        """Written once: the file system allocates on the first write, not on a later one."""
-        for block in range(num_blocks):
+    def _allocate(self) -> None:
+        os.posix_fallocate(self._fd, 0, self._num_blocks * self._pool.shape.object_bytes)
+
+    def _fill(self) -> None:
+        for block in range(self._num_blocks):
             self._write(0, block * self._pool.shape.object_bytes)

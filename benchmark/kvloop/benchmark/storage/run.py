@@ -125,7 +125,8 @@ def _limits(config: StorageBenchConfig, guard: GuardedBackend, pool: HostPool) -
 
     is_direct = bool(guard.status()["stats"].get("is_direct"))
     try:
-        return [memcpy, RawFileArm(folder, config.load, pool, is_direct)]
+        rewritten = RawFileArm(folder, config.load, pool, is_direct=is_direct, is_rewritten=True)
+        return [memcpy, rewritten, RawFileArm(folder, config.load, pool, is_direct=is_direct)]
     except OSError as error:
         raise ConfigError(f"{folder}: cannot hold a file to compare with: {error}") from error
 
