@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvloop.shared_cache.backends.directory.draft import Draft
+from kvloop.shared_cache.backends.directory.root import OpenRoot
 from kvloop.shared_cache.backends.file.backend import FileBackend, FileConfig
 from kvloop.shared_cache.host_pool import HostPool
 
@@ -24,9 +26,16 @@ class StallingBackend(FileBackend):
 
     def __init__(self, config: Mapping[str, Any], pool: HostPool, namespace: bytes) -> None:
         self._hand = Hand(Path(config["root"]))
-        self._write_pause_s = float(config.get("write_pause_s", 0.0))
+        pause_s = float(config.get("write_pause_s", 0.0))
         self._hand.stall("open")
         super().__init__(FileConfig(root=config["root"]), pool, namespace)
+        publish = self._drafts.publish
+
+        def slowly(root: OpenRoot, draft: Draft) -> None:
+            time.sleep(pause_s)
+            publish(root, draft)
+
+        self._drafts.publish = slowly  # type: ignore[method-assign]
 
     def exists(self, keys: Sequence[bytes]) -> list[bool]:
         self._hand.stall("exists")
@@ -39,13 +48,6 @@ class StallingBackend(FileBackend):
     def set(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
         self._hand.stall("set")
         return super().set(keys, slots)
-
-    def _write(self, path: Path, view: memoryview, publish: Callable[[Path, Path], None]) -> bool:
-        def slowly(tmp: Path, path: Path) -> None:
-            time.sleep(self._write_pause_s)
-            publish(tmp, path)
-
-        return super()._write(path, view, slowly)
 
 
 class Hand:

@@ -1,0 +1,146 @@
+"""Files being written: out of sight until they are whole, then linked to their names."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kvloop.shared_cache.backends.directory.faults import NO_ANONYMOUS_FILES, NO_LINKS
+from kvloop.shared_cache.backends.directory.root import OpenRoot
+
+_STALE_AFTER_S = 3600.0
+_MODE = 0o640
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """An open file without a name of its own, or with one among the drafts."""
+
+    fd: int
+    folder: int
+    """The open directory that it is to be published in."""
+    name: str
+    """What it is to be called there."""
+    tmp_name: str | None
+    """Its name among the drafts; None: it has none, and is gone when it is closed."""
+
+
+class Drafts:
+    """Begins and publishes files of one store; thread-safe.
+
+    Files have no name (O_TMPFILE) where the file system can, so that a crash leaves nothing;
+    elsewhere they lie in `folder` and what a crash leaves there is swept by a later writer.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._is_anonymous = os.path.isdir("/proc/self/fd")  # without it they cannot be linked
+        self._is_swept = False
+        self._incarnation = secrets.token_hex(8)
+        self._numbers = itertools.count()
+
+    def begin(self, root: OpenRoot, folder: str, name: str, flags: int = 0) -> Draft:
+        """Open a file for writing, with these flags in addition; makes the folder."""
+        target = root.made_directory(folder)
+        try:
+            fd = self._anonymous(target, flags) if self._is_anonymous else None
+            if fd is not None:
+                return Draft(fd=fd, folder=target, name=name, tmp_name=None)
+            fd, tmp_name = self._named(root, flags)
+        except BaseException:
+            os.close(target)
+            raise
+        return Draft(fd=fd, folder=target, name=name, tmp_name=tmp_name)
+
+    def publish(self, root: OpenRoot, draft: Draft) -> None:
+        """Give the file its name; FileExistsError where another has it."""
+        if draft.tmp_name is None:
+            os.link(f"/proc/self/fd/{draft.fd}", draft.name, dst_dir_fd=draft.folder)
+            return
+        with self._tmp(root) as tmp:
+            try:
+                os.link(
+                    draft.tmp_name,
+                    draft.name,
+                    src_dir_fd=tmp,
+                    dst_dir_fd=draft.folder,
+                    follow_symlinks=False,
+                )
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                _rename(tmp, draft.tmp_name, draft)  # no hard links: equal pages replace each other
+
+    def replace(self, root: OpenRoot, draft: Draft) -> None:
+        """Give the file its name, in place of what has it."""
+        with self._tmp(root) as tmp:
+            tmp_name = draft.tmp_name
+            if tmp_name is None:
+                tmp_name = self._new_name()
+                os.link(f"/proc/self/fd/{draft.fd}", tmp_name, dst_dir_fd=tmp)
+            try:
+                _rename(tmp, tmp_name, draft)
+            except OSError:
+                os.unlink(tmp_name, dir_fd=tmp)
+                raise
+
+    def end(self, root: OpenRoot, draft: Draft) -> None:
+        """Close the file, and drop it where it was not published."""
+        os.close(draft.fd)
+        os.close(draft.folder)
+        if draft.tmp_name is not None:
+            with contextlib.suppress(OSError), self._tmp(root) as tmp:
+                os.unlink(draft.tmp_name, dir_fd=tmp)
+
+    @contextlib.contextmanager
+    def _tmp(self, root: OpenRoot) -> Iterator[int]:
+        fd = root.made_directory(self._folder)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _anonymous(self, folder: int, flags: int) -> int | None:
+        try:
+            flags |= os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
+            return os.open(".", flags, _MODE, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in NO_ANONYMOUS_FILES:
+                raise
+            self._is_anonymous = False
+            return None
+
+    def _named(self, root: OpenRoot, flags: int) -> tuple[int, str]:
+        name = self._new_name()
+        flags |= os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._tmp(root) as tmp:
+            if not self._is_swept:
+                self._is_swept = True
+                sweep(tmp)
+            return os.open(name, flags, _MODE, dir_fd=tmp), name
+
+    def _new_name(self) -> str:
+        return f"{self._incarnation}-{next(self._numbers)}"
+
+
+def sweep(folder: int) -> None:
+    """Remove what crashed writers left; a living writer's file is younger than that."""
+    # An O_PATH descriptor cannot be listed.
+    listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        for name in os.listdir(listed):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                status = os.stat(name, dir_fd=listed, follow_symlinks=False)
+                if time.time() - status.st_mtime > _STALE_AFTER_S:
+                    os.unlink(name, dir_fd=listed)
+    finally:
+        os.close(listed)
+
+
+def _rename(tmp: int, tmp_name: str, draft: Draft) -> None:
+    os.rename(tmp_name, draft.name, src_dir_fd=tmp, dst_dir_fd=draft.folder)

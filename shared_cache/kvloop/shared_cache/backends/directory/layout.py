@@ -1,0 +1,43 @@
+"""Where the objects of one namespace lie under the root.
+
+kvl1/<namespace>/<key[:2]>/<key[2:4]>/<object name>
+kvl1/<namespace>/small/<sha256 of the record's name>
+kvl1/<namespace>/tmp/<being written>
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from kvloop.shared_cache.page_object import object_name
+
+TOP = "kvl1"
+SMALL = "small"
+TMP = "tmp"
+
+
+class Layout:
+    """Of one namespace; paths are relative to the root."""
+
+    def __init__(self, namespace: bytes) -> None:
+        self.namespace = namespace
+        self.home = f"{TOP}/{namespace.hex()}"
+        self.small = f"{self.home}/{SMALL}"
+        self.tmp = f"{self.home}/{TMP}"
+
+    def shard(self, key: bytes) -> str:
+        """The directory of a page's objects."""
+        name = key[:2].hex()
+        return f"{self.home}/{name[:2]}/{name[2:]}"
+
+    def name(self, key: bytes, group: int) -> str:
+        """An object's name in its shard."""
+        return object_name(self.namespace, key, group)
+
+    def path(self, key: bytes, group: int) -> str:
+        """An object's path."""
+        return f"{self.shard(key)}/{self.name(key, group)}"
+
+    def small_name(self, name: str) -> str:
+        """The file of a record, whatever its name holds."""
+        return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
