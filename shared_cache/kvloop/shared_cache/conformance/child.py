@@ -1,0 +1,138 @@
+"""Another process on the same store: a writer to race with or to kill, or opener after opener.
+
+Reads its order (JSON) from the first line of stdin, says `ready`, and begins at the next line.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kvloop.shared_cache.conformance.pages import page_image
+from kvloop.shared_cache.conformance.spec import BackendSpec
+from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.page_object import PageShape
+
+_SETTLE_S = 5.0
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process is to do."""
+
+    spec: dict[str, Any]
+    shape: dict[str, Any]
+    namespace: bytes
+    keys: list[bytes]
+    version: int = 0
+    """Of the pages that it writes."""
+    pages_per_call: int = 4
+    num_cycles: int = 0
+    """Above 0: open, use and close that often, and report what is held after each half."""
+
+
+class Holdings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process holds of the machine."""
+
+    descriptors: int
+    threads: int
+    mappings: int
+    locked_bytes: int
+    resident_bytes: int
+
+    def growth(self, before: Holdings) -> dict[str, int]:
+        """By field."""
+        names = self.__struct_fields__
+        return {name: getattr(self, name) - getattr(before, name) for name in names}
+
+
+def main() -> None:
+    order = msgspec.json.decode(sys.stdin.readline(), type=Order)
+    spec = BackendSpec(**_with_tuple(order.spec))
+    pool = HostPool(PageShape(**order.shape), len(order.keys))
+    slots = pool.alloc(len(order.keys))
+    assert slots is not None
+    for key, slot in zip(order.keys, slots, strict=True):
+        image = page_image(pool.shape, order.namespace, key, order.version)
+        pool.view(slot)[:] = image
+    if order.num_cycles:
+        _cycle(order, spec, pool, slots)
+    else:
+        _write(order, spec, pool, slots)
+
+
+def _write(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) -> None:
+    """Set all pages, batch by batch; each answer is a line."""
+    backend = spec.open(pool, order.namespace)
+    _say("ready")
+    sys.stdin.readline()
+    for start in range(0, len(slots), order.pages_per_call):
+        batch = slice(start, start + order.pages_per_call)
+        _say(json.dumps(backend.set(order.keys[batch], slots[batch])))
+    _say("done")
+    sys.stdin.readline()
+    backend.close()
+
+
+def _cycle(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) -> None:
+    for _ in range(order.num_cycles):
+        _use_once(order, spec, pool, slots)
+    before = _settled(holdings())
+    for _ in range(order.num_cycles):
+        _use_once(order, spec, pool, slots)
+    _say(msgspec.json.encode((before, _settled(before))).decode())
+
+
+def _use_once(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) -> None:
+    backend = spec.open(pool, order.namespace)
+    backend.set(order.keys, slots)
+    backend.get(order.keys, slots)
+    if spec.can_keep_records:
+        backend.put_small("cycle", b"record")
+    backend.close()
+
+
+def holdings() -> Holdings:
+    """Of this process, now."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    sizes = {
+        name: int(status.get(name, "0 kB").split()[0]) << 10 for name in ("VmRSS", "VmLck", "VmPin")
+    }
+    return Holdings(
+        descriptors=len(os.listdir("/proc/self/fd")),
+        threads=int(status["Threads"]),
+        mappings=Path("/proc/self/maps").read_text().count("\n"),
+        locked_bytes=sizes["VmLck"] + sizes["VmPin"],
+        resident_bytes=sizes["VmRSS"],
+    )
+
+
+def _settled(floor: Holdings) -> Holdings:
+    """What is held once threads that end behind `close` have ended."""
+    until = time.monotonic() + _SETTLE_S
+    while True:
+        gc.collect()
+        time.sleep(0.1)
+        now = holdings()
+        growth = now.growth(floor)
+        is_small = growth["threads"] <= 0 and growth["descriptors"] <= 0
+        if is_small or time.monotonic() > until:
+            return now
+
+
+def _with_tuple(spec: dict[str, Any]) -> dict[str, Any]:
+    return {**spec, "dynamic_modules": tuple(spec["dynamic_modules"])}
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
