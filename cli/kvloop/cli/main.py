@@ -7,10 +7,25 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-from kvloop.cli import bench_command, node_command, router_command, store_command, up_command
+from kvloop.cli import (
+    bench_command,
+    cache_command,
+    node_command,
+    router_command,
+    store_command,
+    up_command,
+)
 from kvloop.cli.help_format import Command, HelpFormatter
 from kvloop.shared_cache.errors import ConfigError, KVLoopError
 
+_COMMANDS = (
+    up_command,
+    node_command,
+    router_command,
+    store_command,
+    cache_command,
+    bench_command,
+)
 _DESCRIPTION = """\
 Serves chat models with prefill and decode on separate nodes that share one KV cache.
 
@@ -24,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         "kvloop", description=_DESCRIPTION, formatter_class=HelpFormatter
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (up_command, node_command, router_command, store_command, bench_command):
+    for module in _COMMANDS:
         module.add_to(commands)
     return parser
 

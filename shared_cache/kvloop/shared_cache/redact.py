@@ -11,12 +11,17 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 from kvloop.shared_cache.backend import StorageBackend, StoredObject
 from kvloop.shared_cache.errors import ConfigError
-from kvloop.shared_cache.storage_errors import StorageRejected, StorageUnavailable
+from kvloop.shared_cache.storage_errors import (
+    StorageRejected,
+    StorageUnavailable,
+    StorageUnsupported,
+)
 
 _SECRET_NAMES = ("secret", "password", "token", "key", "credential")
 _SHORTEST_NUMBER = 4  # a number of fewer digits is a count, and would be found in any text
 _USER_INFO = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 _HIDDEN = "***"
+_KEPT = (ConfigError, StorageRejected, StorageUnavailable, StorageUnsupported)
 
 
 def is_secret_name(name: str) -> bool:
@@ -40,12 +45,12 @@ class Redactor:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Every error leaves without secrets: as ConfigError, StorageRejected or ...Unavailable."""
+        """Every error leaves without secrets: of one of `_KEPT`, or as StorageUnavailable."""
         try:
             yield
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except (ConfigError, StorageRejected, StorageUnavailable) as error:
+        except _KEPT as error:
             raise type(error)(self.text(str(error))) from None
         except BaseException as error:  # a backend's library may throw more than an Exception
             words = f"{type(error).__name__}: {error}" if str(error) else repr(error)

@@ -17,7 +17,11 @@ from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.redact import Redactor
-from kvloop.shared_cache.storage_errors import StorageRejected, StorageUnavailable
+from kvloop.shared_cache.storage_errors import (
+    StorageRejected,
+    StorageUnavailable,
+    StorageUnsupported,
+)
 
 SHAPE = PageShape(num_layers=1, page_size=4, num_kv_heads=1, head_size=8, itemsize=2)
 KEYS = [bytes([i]) * 32 for i in range(2)]
@@ -86,6 +90,7 @@ def test_a_secret_that_is_part_of_another_leaves_no_rest() -> None:
     ("thrown", "shown"),
     [
         (StorageRejected(f"no {SECRET}"), StorageRejected),
+        (StorageUnsupported(f"no {SECRET}"), StorageUnsupported),
         (StorageUnavailable(f"no {SECRET}"), StorageUnavailable),
         (ConfigError(f"no {SECRET}"), ConfigError),
         (RuntimeError(f"no {SECRET}"), StorageUnavailable),

@@ -1,0 +1,1 @@
+"""The commands of `kvloop cache`, one module each."""

@@ -1,0 +1,1 @@
+"""What `kvloop cache` does to stores: list, verify, copy and thin them out, without a model."""

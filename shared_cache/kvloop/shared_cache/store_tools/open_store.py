@@ -1,0 +1,109 @@
+"""A store that a tool has opened: every call ends by a deadline, and a fault is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from itertools import islice
+from typing import TypeVar
+
+from kvloop.shared_cache.backend import StorageBackend, StoredObject
+from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.session import Session
+from kvloop.shared_cache.storage_errors import StorageUnavailable
+from kvloop.shared_cache.store_tools.address import StoreAddress
+from kvloop.shared_cache.workers import Workers
+
+Result = TypeVar("Result")
+
+_LISTED_AT_ONCE = 1000
+_CLOSE_S = 5.0
+
+
+class OpenStore:
+    """One namespace of a store; for one thread, but calls that were begun run beside it.
+
+    Not the guard: that retries in the background, answers None where a person wants to know why,
+    and begins an epoch, which a mere look at a store must not.
+    """
+
+    def __init__(
+        self, address: StoreAddress, pool: HostPool, namespace: bytes, deadline_s: float
+    ) -> None:
+        """Raise ConfigError, or StorageError where there is no such store by the deadline.
+
+        `deadline_s` is for opening it, for each call, and for each thousand objects of a listing.
+        """
+        self.label = address.label
+        self.pool = pool
+        self.namespace = namespace
+        self.is_stuck = False
+        """Whether a call may still be running: the process must not wait for it at its end."""
+        self._deadline_s = deadline_s
+        opener = address.opener(pool, namespace)
+        opening = Workers(1, "cache-open")
+        future = opening.submit(opener)
+        opening.stop()
+        self._session = Session(self._finish(future), pool, num_threads=1)
+
+    def __enter__(self) -> OpenStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.retire()
+        self.is_stuck |= not self._session.closed.wait(0 if self.is_stuck else _CLOSE_S)
+
+    def exists(self, keys: Sequence[bytes]) -> list[bool]:
+        """As the backend's; so for all below."""
+        return self._call(lambda backend: backend.exists(keys))
+
+    def get(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
+        return self.begin_get(keys, slots)()
+
+    def begin_get(self, keys: Sequence[bytes], slots: Sequence[int]) -> Callable[[], list[bool]]:
+        """Start reading; call what is returned for the answer."""
+        future = self._begin(lambda backend: backend.get(keys, slots), slots)
+        return lambda: self._finish(future)
+
+    def set(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
+        return self._call(lambda backend: backend.set(keys, slots), slots)
+
+    def delete(self, keys: Sequence[bytes]) -> list[bool]:
+        return self._call(lambda backend: backend.delete(keys))
+
+    def put_small(self, name: str, value: bytes) -> bool:
+        return self._call(lambda backend: backend.put_small(name, value))
+
+    def get_small(self, name: str) -> bytes | None:
+        return self._call(lambda backend: backend.get_small(name))
+
+    def clear(self) -> None:
+        self._call(lambda backend: backend.clear())
+
+    def stats(self) -> dict[str, float]:
+        return self._call(lambda backend: backend.stats())
+
+    def objects(self) -> Iterator[StoredObject]:
+        """List all namespaces; calls may come between."""
+        objects = self._call(lambda backend: backend.objects())
+        while some := self._call(lambda _: list(islice(objects, _LISTED_AT_ONCE))):
+            yield from some
+
+    def _call(self, work: Callable[[StorageBackend], Result], slots: Sequence[int] = ()) -> Result:
+        return self._finish(self._begin(work, slots))
+
+    def _begin(
+        self, work: Callable[[StorageBackend], Result], slots: Sequence[int]
+    ) -> Future[Result]:
+        future = self._session.submit(work, slots)
+        assert future is not None, "used after it was closed"
+        return future
+
+    def _finish(self, future: Future[Result]) -> Result:
+        if not wait([future], self._deadline_s).done:
+            self.is_stuck = True
+            raise StorageUnavailable(
+                f"{self.label} did not answer within {self._deadline_s:g} s; is it there? "
+                "(--timeout-s waits longer)"
+            )
+        return future.result()
