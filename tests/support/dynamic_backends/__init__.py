@@ -1,0 +1,1 @@
+"""Storage classes as others write them, for the backend `dynamic` to load."""
