@@ -1,0 +1,67 @@
+"""The backend `nixl` does all that a backend must do: on real files, and on a real memory server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nixl_memory import MemoryServer
+
+from kvloop.shared_cache.conformance import BackendConformance, BackendSpec
+
+pytestmark = pytest.mark.integration
+
+
+def posix(root: Path, **fields: Any) -> BackendSpec:
+    config = {"plugin": "POSIX", "root": str(root / "l3"), **fields}
+    return BackendSpec(name="nixl", extra_config=config, can_list=True)
+
+
+class TestPosix(BackendConformance):
+    """Linux AIO, which the plugin takes by itself, on files open with O_DIRECT."""
+
+    @pytest.fixture
+    def spec(self, tmp_path: Path) -> BackendSpec:
+        return posix(tmp_path, direct=True)
+
+
+class TestPosixUring(BackendConformance):
+    """io_uring through the page cache."""
+
+    @pytest.fixture
+    def spec(self, tmp_path: Path) -> BackendSpec:
+        return posix(tmp_path, plugin_params={"use_uring": True})
+
+
+def ucx(server: MemoryServer) -> BackendSpec:
+    config = {"plugin": "UCX", "server": server.address}
+    return BackendSpec(name="nixl", extra_config=config, can_list=True)
+
+
+@pytest.fixture(scope="module")
+def memory_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryServer]:
+    server = MemoryServer(tmp_path_factory.mktemp("nixl") / "server.log")
+    yield server
+    server.stop()
+
+
+class TestUcx(BackendConformance):
+    """A memory server in another process."""
+
+    @pytest.fixture
+    def spec(self, memory_server: MemoryServer) -> BackendSpec:
+        return ucx(memory_server)
+
+    @pytest.fixture
+    def bounded(self, tmp_path: Path) -> Iterator[Callable[[int], BackendSpec]]:
+        started = []
+
+        def bounded_to(num_bytes: int) -> BackendSpec:
+            started.append(MemoryServer(tmp_path / "bounded.log", segment_bytes=num_bytes))
+            return ucx(started[-1])
+
+        yield bounded_to
+        for server in started:
+            server.stop()
