@@ -19,6 +19,11 @@ class Counts:
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(names, 0.0)
 
+    @staticmethod
+    def of_faults() -> Counts:
+        """Those that `ObjectFaults` counts in."""
+        return Counts("no_room", "read_only", "refused", "io_errors")
+
     def add(self, name: str, count: float = 1.0) -> None:
         """Count."""
         with self._lock:

@@ -14,6 +14,8 @@ from kvloop.shared_cache.page_object import object_name
 TOP = "kvl1"
 SMALL = "small"
 TMP = "tmp"
+INDEX = f"{TOP}/index.sqlite3"
+WALK = f"{TOP}/walk.json"
 
 
 class Layout:

@@ -39,6 +39,10 @@ class PageIO(ABC):
     def forget(self, fd: int) -> None:
         """The file is about to be closed: drop what is kept for it."""
 
+    def stats(self) -> dict[str, float]:
+        """Counters of its own, shown among the store's; never blocks."""
+        return {}
+
     @abstractmethod
     def close(self) -> None:
         """Let go of threads, rings and registered memory; no call is running nor will follow."""

@@ -8,16 +8,20 @@ its trailer's check and is a miss. Symlinks under the root are refused, never fo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kvloop.shared_cache.backend import StorageBackend, StoredObject
-from kvloop.shared_cache.backends.directory.draft import Drafts
-from kvloop.shared_cache.backends.directory.faults import Counts, ObjectFaults
+from kvloop.shared_cache.backends.directory.account import ObjectId
+from kvloop.shared_cache.backends.directory.accounts import account_of
+from kvloop.shared_cache.backends.directory.draft import Draft, Drafts
+from kvloop.shared_cache.backends.directory.faults import NO_ROOM, Counts, ObjectFaults
 from kvloop.shared_cache.backends.directory.layout import Layout
 from kvloop.shared_cache.backends.directory.listing import list_objects, remove_files
 from kvloop.shared_cache.backends.directory.page_files import PageFiles
@@ -29,6 +33,17 @@ from kvloop.shared_cache.storage_errors import StorageUnavailable
 from kvloop.shared_cache.workers import Workers
 
 Result = TypeVar("Result")
+_LISTED_AT_ONCE = 256
+
+
+class _Part(NamedTuple):
+    """One object being written."""
+
+    page: int
+    """Place in the batch."""
+    slot: int
+    id: ObjectId
+    draft: Draft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +77,8 @@ class DirectoryStore(StorageBackend):
         """Raise StorageUnavailable where the root cannot be had; makes nothing beneath it."""
         self._name = name
         self._io = io
+        self._object_bytes = pool.shape.object_bytes
+        self._groups = range(pool.shape.head_groups)
         self._layout = Layout(namespace)
         self._drafts = Drafts(self._layout.tmp)
         self._pages_at_once = max(1, settings.files_at_once // pool.shape.head_groups)
@@ -74,6 +91,7 @@ class DirectoryStore(StorageBackend):
         flags = os.O_DIRECT if io.is_direct else 0
         self._files = PageFiles(self._layout, pool.shape, self._drafts, self._counts, flags)
         self._small = SmallFiles(self._layout, self._drafts)
+        self._account = account_of(self._root, settings.capacity_bytes)
         self._threads: Workers | None = None
         if settings.num_threads > 1:
             self._threads = Workers(settings.num_threads, f"l3-{name}")
@@ -98,7 +116,9 @@ class DirectoryStore(StorageBackend):
 
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
         with self._call() as (root, faults):
-            return self._each(partial(self._files.remove, root, faults), keys)
+            removed = self._each(partial(self._files.remove, root, faults), keys)
+            self._account.removed([o for key in compress(keys, removed) for o in self._ids(key)])
+            return removed
 
     def put_small(self, name: str, value: bytes) -> bool:
         with self._call() as (root, faults):
@@ -118,20 +138,32 @@ class DirectoryStore(StorageBackend):
                 return None
 
     def stats(self) -> dict[str, float]:
-        return self._counts.snapshot()
+        return self._counts.snapshot() | self._account.stats() | self._io.stats()
 
     def clear(self) -> None:
         with self._call() as (root, faults):
             remove_files(root, faults, self._layout.home)
+            self._account.cleared(self._layout.namespace)
 
     def objects(self) -> Iterator[StoredObject]:
         with self._call() as (root, faults):
-            yield from list_objects(root, faults)
+            for batch in _batches(list_objects(root, faults)):
+                yield from self._with_last_use(batch)
 
     def close(self) -> None:
         if self._threads is not None:
             self._threads.stop()
         self._io.close()
+        self._account.close()
+
+    def _with_last_use(self, listed: Sequence[StoredObject]) -> Iterator[StoredObject]:
+        """The account knows it better than the file system."""
+        ids = {o: ObjectId(o.namespace, o.key, o.group) for o in listed if o.key is not None}
+        used_at = self._account.used_at(list(ids.values()))
+        for item in listed:
+            yield item._replace(
+                used_at=used_at.get(ids[item], item.used_at) if item in ids else item.used_at
+            )
 
     # --- one round of files ---------------------------------------------------------------------
 
@@ -150,30 +182,54 @@ class DirectoryStore(StorageBackend):
             for transfer in transfers:
                 self._io.forget(transfer.fd)
                 os.close(transfer.fd)
-        are_read = [self._files.is_read(faults, length) for length in lengths]
-        return [
-            bool(fds) and part for fds, part in zip(pages, _all_of(pages, are_read), strict=True)
-        ]
+        are_read = iter([self._files.is_read(faults, length) for length in lengths])
+        found = [bool(fds) and all([next(are_read) for _ in fds]) for fds in pages]
+        self._account.touch([item for key in compress(keys, found) for item in self._ids(key)])
+        return found
 
     def _write_round(
         self, root: OpenRoot, faults: ObjectFaults, keys: Sequence[bytes], slots: Sequence[int]
     ) -> list[bool]:
-        pages = self._each(partial(self._files.begin, root, faults), keys)
-        drafts = [draft for begun in pages for draft in (begun or {}).values()]
-        transfers = [
-            Transfer(draft.fd, slot, group)
-            for begun, slot in zip(pages, slots, strict=True)
-            for group, draft in (begun or {}).items()
+        begun = self._each(partial(self._files.begin, root, faults), keys)
+        parts = [
+            _Part(i, slots[i], ObjectId(self._layout.namespace, keys[i], group), draft)
+            for i, drafts in enumerate(begun)
+            for group, draft in (drafts or {}).items()
         ]
+        stored = [drafts is not None for drafts in begun]
         try:
-            lengths = self._io.write(transfers) if transfers else []
-            are_stored = self._each(partial(self._files.finish, root, faults), drafts, lengths)
+            for part, is_stored in zip(parts, self._write(root, faults, parts), strict=True):
+                stored[part.page] &= is_stored
         finally:
-            for draft in drafts:
-                self._io.forget(draft.fd)
-                self._drafts.end(root, draft)
-        whole = _all_of([begun or () for begun in pages], are_stored)
-        return [begun is not None and part for begun, part in zip(pages, whole, strict=True)]
+            for part in parts:
+                self._io.forget(part.draft.fd)
+                self._drafts.end(root, part.draft)
+        return stored
+
+    def _write(self, root: OpenRoot, faults: ObjectFaults, parts: Sequence[_Part]) -> list[bool]:
+        """Take room for the parts, write those that got some, and publish what is whole."""
+        if not parts:
+            return []
+        granted = self._account.reserve(root, [part.id for part in parts], self._object_bytes)
+        lengths = iter(
+            self._io.write(
+                [Transfer(p.draft.fd, p.slot, p.id.group) for p in compress(parts, granted)]
+            )
+        )
+        results = [next(lengths) if is_granted else -errno.ENOSPC for is_granted in granted]
+        drafts = [part.draft for part in parts]
+        stored = self._each(partial(self._files.finish, root, faults), drafts, results)
+        failed = [p.id for p, ok, had in zip(parts, stored, granted, strict=True) if had and not ok]
+        self._account.settle([part.id for part in compress(parts, stored)], failed)
+        num_refused = sum(
+            -length in NO_ROOM for length, had in zip(results, granted, strict=True) if had
+        )
+        if num_refused:
+            self._account.ran_full(root, num_refused * self._object_bytes)
+        return stored
+
+    def _ids(self, key: bytes) -> list[ObjectId]:
+        return [ObjectId(self._layout.namespace, key, group) for group in self._groups]
 
     # --- around a call --------------------------------------------------------------------------
 
@@ -202,7 +258,6 @@ class DirectoryStore(StorageBackend):
             yield slice(start, start + self._pages_at_once)
 
 
-def _all_of(parts: Sequence[Collection[object]], results: Sequence[bool]) -> list[bool]:
-    """Whether all results are True, for each run of results that belongs to one page."""
-    rest = iter(results)
-    return [all([next(rest) for _ in part]) for part in parts]
+def _batches(listed: Iterator[StoredObject]) -> Iterator[list[StoredObject]]:
+    while batch := list(islice(listed, _LISTED_AT_ONCE)):
+        yield batch

@@ -17,6 +17,8 @@ class FileConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     root: Annotated[str, msgspec.Meta(min_length=1)]
     """Directory; made where it is missing."""
+    capacity_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Of all pages under the root together, of all namespaces; without it there is no bound."""
     num_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     """Files read or written at once."""
 
@@ -26,6 +28,8 @@ class FileBackend(DirectoryStore):
 
     def __init__(self, config: FileConfig, pool: HostPool, namespace: bytes) -> None:
         """Raise StorageUnavailable where the root cannot be made or written."""
-        settings = DirectorySettings(root=checked_root("root", config.root))
+        settings = DirectorySettings(
+            root=checked_root("root", config.root), capacity_bytes=config.capacity_bytes
+        )
         io = ThreadIO(pool, num_threads=config.num_threads, is_direct=False)
         super().__init__(settings, pool, namespace, io, name="file")
