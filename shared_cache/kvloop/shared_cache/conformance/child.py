@@ -20,7 +20,7 @@ from kvloop.shared_cache.conformance.spec import BackendSpec
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import PageShape
 
-_SETTLE_S = 5.0
+_SETTLE_S = 2.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
