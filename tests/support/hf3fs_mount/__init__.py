@@ -37,7 +37,10 @@ class Hf3fsMount:
         assert self._answer() == "mounted"
 
     def counts(self) -> dict[str, int]:
-        """Requests of the kernel since the last reset, by their names in FUSE's protocol."""
+        """Requests of the kernel since the last reset, by their names in FUSE's protocol.
+
+        `meta_read` and `meta_write`: transactions that 3FS's metadata service would run for them.
+        """
         return cast(dict[str, int], self._order("counts"))
 
     def reset(self) -> None:

@@ -6,7 +6,8 @@ Each mount point plays a node of its own; all share BACKING. What it keeps of 3F
 `src/fuse/FuseOps.cc`): the requests that it has and those that it has not (no O_TMPFILE, no flags
 of rename, no fallocate), hard links, a file's length being known to others only once the file was
 flushed, synced or closed, and files that are gone at once for readers when their last name is.
-It counts what it is asked. Orders come on stdin, one a line; answers are lines of JSON on stdout:
+It counts what it is asked, and what 3FS's client would ask the metadata service for it: `meta_read`
+and `meta_write`, transactions that read and that write. Orders come on stdin, one a line; answers are lines of JSON on stdout:
 `counts`, `reset`, `fail OP ERRNO`, `mend`. The end of stdin unmounts.
 """
 
@@ -36,6 +37,10 @@ _READ_BYTES = wire.MAX_WRITE + (64 << 10)
 _ROOT = 1
 _GET_MAGIC, _MAGIC = 0x80046803, 0x8F3F5FFF
 _SET_SIZE = 1 << 3
+_META_READ = frozenset({"LOOKUP", "GETATTR", "READDIR", "STATFS"})
+_META_WRITE = frozenset(
+    {"CREATE", "LINK", "MKDIR", "MKNOD", "RENAME", "RENAME2", "RMDIR", "SETATTR", "UNLINK"}
+)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,9 +61,10 @@ class Lengths:
         with self.lock:
             self.known.setdefault(status.st_ino, status.st_size)
 
-    def synced(self, inode: int) -> None:
+    def synced(self, inode: int) -> bool:
+        """Whether that was news."""
         with self.lock:
-            self.known.pop(inode, None)
+            return self.known.pop(inode, None) is not None
 
 
 @dataclass
@@ -107,6 +113,7 @@ class Mount:
         self._lock = threading.Lock()
         self._nodes = {_ROOT: Node(os.open(backing, os.O_PATH | os.O_DIRECTORY))}
         self._lists: dict[int, list[bytes]] = {}
+        self._writers: set[int] = set()
         self._device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         self._point = os.fsencode(point)
         options = f"fd={self._device},rootmode=40000,user_id=0,group_id=0,allow_other"
@@ -138,7 +145,7 @@ class Mount:
         _, number, unique, node, *_ = wire.IN_HEADER.unpack_from(message)
         body = memoryview(message)[wire.IN_HEADER.size :]
         name = Op(number).name if number in Op._value2member_map_ else str(number)
-        self._orders.counts[name] += 1
+        self._count(name)
         handle = getattr(self, f"_{name.lower()}", None)
         try:
             if number in self._SILENT:
@@ -243,6 +250,8 @@ class Mount:
 
     def _open(self, node: int, body: memoryview) -> bytes:
         (flags,) = struct.unpack_from("<I", body)
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            self._orders.counts["meta_write"] += 1
         return self._handle(node, flags)
 
     def _create(self, node: int, body: memoryview) -> bytes:
@@ -264,13 +273,18 @@ class Mount:
         return struct.pack("<II", os.pwrite(fd, body[start : start + size], offset), 0)
 
     def _flush(self, node: int, body: memoryview) -> None:
-        self._lengths.synced(os.fstat(struct.unpack_from("<Q", body)[0]).st_ino)
+        if self._lengths.synced(os.fstat(struct.unpack_from("<Q", body)[0]).st_ino):
+            self._orders.counts["meta_write"] += 1
 
     _fsync = _flush
 
     def _release(self, node: int, body: memoryview) -> None:
-        self._flush(node, body)
-        os.close(struct.unpack_from("<Q", body)[0])
+        (fd,) = struct.unpack_from("<Q", body)
+        self._lengths.synced(os.fstat(fd).st_ino)
+        if fd in self._writers:  # the metadata service knows who writes, not who reads
+            self._writers.discard(fd)
+            self._orders.counts["meta_write"] += 1
+        os.close(fd)
 
     def _ioctl(self, node: int, body: memoryview) -> bytes:
         _fh, _flags, command, _arg, _in, num_out = struct.unpack_from("<QIIQII", body)
@@ -307,9 +321,17 @@ class Mount:
 
     # --- the parts ------------------------------------------------------------------------------
 
+    def _count(self, name: str) -> None:
+        counts = self._orders.counts
+        counts[name] += 1
+        counts["meta_read"] += name in _META_READ
+        counts["meta_write"] += name in _META_WRITE
+
     def _handle(self, node: int, flags: int) -> bytes:
         kept = flags & (os.O_ACCMODE | os.O_TRUNC)
         fd = os.open(self._nodes[node].path, kept)
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            self._writers.add(fd)
         return wire.open_out(fd, bool(flags & os.O_DIRECT))
 
     def _entry(self, parent: int, name: bytes) -> bytes:
@@ -389,7 +411,7 @@ def main() -> None:
 def _obey(orders: Orders, words: list[str]) -> Any:
     match words:
         case ["counts"]:
-            return dict(orders.counts)
+            return {name: count for name, count in orders.counts.items() if count}
         case ["reset"]:
             orders.counts.clear()
         case ["fail", op, number]:

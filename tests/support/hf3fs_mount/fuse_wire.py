@@ -58,7 +58,7 @@ IN_HEADER = struct.Struct("<IIQQIIIHH")
 """Length, op, unique, node, uid, gid, pid, extensions, padding."""
 FORGET_ONE = struct.Struct("<QQ")
 """Node, lookups: an entry of BATCH_FORGET."""
-SETATTR_IN = struct.Struct("<II7Q8I")
+SETATTR_IN = struct.Struct("<II6Q8I")
 """Valid, padding, fh, size, lock owner, three times, three nanoseconds, mode, -, uid, gid, -."""
 FILE_IN = struct.Struct("<QQII")
 """Fh, offset, size, flags: READ, WRITE and READDIR; WRITE's bytes follow at 40."""
