@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -299,24 +298,19 @@ def _with_modules(store: StoreAddress, args: argparse.Namespace) -> StoreAddress
 
 def _ended(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run, and end the process at once where a call to a store still hangs."""
+    from kvloop.shared_cache.store_tools.open_store import has_hanging_calls
+
     try:
         status = run(args)
     except BrokenPipeError:  # `kvloop cache ls ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except KVLoopError as error:
-        if not _hangs():
+        if not has_hanging_calls():
             raise
         print(f"{args.prog}: error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, ConfigError) else 1
-    if _hangs():
+    if has_hanging_calls():
         sys.stdout.flush()
         os._exit(status)  # a client library's destructors would wait for a store that is gone
     return status
-
-
-def _hangs() -> bool:
-    return any(thread.name.startswith(_CALLERS) for thread in threading.enumerate())
-
-
-_CALLERS = ("l3-call", "cache-open")

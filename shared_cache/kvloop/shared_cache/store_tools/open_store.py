@@ -18,6 +18,12 @@ Result = TypeVar("Result")
 
 _LISTED_AT_ONCE = 1000
 _CLOSE_S = 5.0
+_given_up: list[Callable[[], bool]] = []
+
+
+def has_hanging_calls() -> bool:
+    """Whether a store that was given up still runs a call: a process must not wait for that."""
+    return not all(has_ended() for has_ended in _given_up)
 
 
 class OpenStore:
@@ -37,9 +43,8 @@ class OpenStore:
         self.label = address.label
         self.pool = pool
         self.namespace = namespace
-        self.is_stuck = False
-        """Whether a call may still be running: the process must not wait for it at its end."""
         self._deadline_s = deadline_s
+        self._is_stuck = False
         opener = address.opener(pool, namespace)
         opening = Workers(1, "cache-open")
         future = opening.submit(opener)
@@ -51,7 +56,8 @@ class OpenStore:
 
     def __exit__(self, *_: object) -> None:
         self._session.retire()
-        self.is_stuck |= not self._session.closed.wait(0 if self.is_stuck else _CLOSE_S)
+        if not self._session.closed.wait(0 if self._is_stuck else _CLOSE_S):
+            _given_up.append(self._session.closed.is_set)
 
     def exists(self, keys: Sequence[bytes]) -> list[bool]:
         """As the backend's; so for all below."""
@@ -101,7 +107,8 @@ class OpenStore:
 
     def _finish(self, future: Future[Result]) -> Result:
         if not wait([future], self._deadline_s).done:
-            self.is_stuck = True
+            self._is_stuck = True
+            _given_up.append(future.done)
             raise StorageUnavailable(
                 f"{self.label} did not answer within {self._deadline_s:g} s; is it there? "
                 "(--timeout-s waits longer)"

@@ -79,6 +79,8 @@ def _read(
     found = store.get(keys, slots)
     pages = checked(store.pool, store.namespace, keys, slots, found)
     lost = [key for key, is_found in zip(keys, found, strict=True) if not is_found]
+    if not lost:
+        return pages
     still = [key for key, is_there in zip(lost, store.exists(lost), strict=True) if is_there]
     faults = dict.fromkeys(still, "unreadable") | dict.fromkeys(set(lost) & set(misfits), "length")
     return [
