@@ -18,7 +18,8 @@ from kvloop.shared_cache.store_tools.address import StoreAddress
 _STORES = """\
 a store is written as
   file:/PATH              the backend file on that directory
-  mooncake:HOST:PORT      the backend mooncake on that master
+  mooncake:HOST:PORT      the backend mooncake on that master; more of its config behind a ?,
+                          such as ?master_metrics_port=9003, where stores are listed
   NAME:{JSON}, NAME:@FILE any backend with its config, as the nodes' extra config has it
   @FILE                   {"backend": NAME, "config": {...}}
 or given by --backend NAME --config JSON|@FILE."""

@@ -99,3 +99,9 @@ def test_as_many_go_as_must_and_the_last_used_stay() -> None:
     assert keys_of(beyond(pages, 39)) == [KEYS[1]]
     assert keys_of(beyond(pages, 20)) == [KEYS[1], KEYS[3]]
     assert len(beyond(pages, 0)) == 4
+
+
+def test_an_object_that_is_just_being_written_is_not_there_yet() -> None:
+    found = listings([stored(KEYS[0], 0, 10), stored(KEYS[0], 1, 0)])
+    page = found[NS].pages[KEYS[0]]
+    assert not page.is_complete(2) and page.smallest == 10

@@ -6,6 +6,7 @@ import argparse
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from kvloop.cli import flag_types
 from kvloop.shared_cache.errors import ConfigError
@@ -24,8 +25,8 @@ _BYTES = {"B": 1} | {
     f"{p}{u}": b**n for u, b in (("iB", 1024), ("B", 1000)) for n, p in enumerate("KMGTP", 1)
 }
 _FORMS = (
-    "file:/PATH, mooncake:HOST:PORT, NAME:{JSON} or NAME:@FILE with the backend's config, or "
-    '@FILE with {"backend": NAME, "config": {...}}'
+    "file:/PATH, mooncake:HOST:PORT[?FIELD=VALUE&...], NAME:{JSON} or NAME:@FILE with the "
+    'backend\'s config, or @FILE with {"backend": NAME, "config": {...}}'
 )
 
 
@@ -43,7 +44,7 @@ def store(text: str) -> StoreAddress:
     if name == "file":
         return StoreAddress(backend=name, config={"root": _root(rest)})
     if name == "mooncake":
-        return StoreAddress(backend=name, config={"master_server_address": _master(rest)})
+        return StoreAddress(backend=name, config=_mooncake(rest))
     raise argparse.ArgumentTypeError(
         f"{_shown(text)}: {name} has no short form; write {name}:{{JSON}} or {name}:@FILE"
     )
@@ -132,7 +133,11 @@ def _described(fields: dict[str, object]) -> StoreAddress:
         raise argparse.ArgumentTypeError(
             f"config must be a JSON object, got {_shown(repr(config))}"
         )
-    return StoreAddress(backend=backend(str(fields.get("backend", ""))), config=config)
+    try:
+        name = backend(str(fields.get("backend", "")))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"backend {error}") from None
+    return StoreAddress(backend=name, config=config)
 
 
 def _backends() -> list[str]:
@@ -153,15 +158,26 @@ def _root(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _master(text: str) -> str:
-    address = text.removeprefix("//")
+def _mooncake(text: str) -> dict[str, object]:
+    address, _, query = text.removeprefix("//").partition("?")
     parts = _MASTER.fullmatch(address)
     if parts is None or not 0 < int(parts[2]) < 65536:
         raise argparse.ArgumentTypeError(
             f"must be mooncake:HOST:PORT of the master, with a port from 1 to 65535, "
             f"got {_shown('mooncake:' + text)}"
         )
-    return address
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+        fields: dict[str, object] = {name: _field(value) for name, value in pairs}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{_shown('mooncake:' + text)}: behind ? must be FIELD=VALUE, joined by &"
+        ) from error
+    return {"master_server_address": address, **fields}
+
+
+def _field(value: str) -> object:
+    return int(value) if value.isascii() and value.isdecimal() else value
 
 
 def _shown(text: str) -> str:

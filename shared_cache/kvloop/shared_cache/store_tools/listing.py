@@ -29,9 +29,12 @@ class ListedPage:
         return self.groups.bit_count()
 
     def add(self, stored: StoredObject) -> None:
-        """Take one of its objects in; a second copy of one counts no bytes."""
+        """Take one of its objects in; a second copy of one counts no bytes.
+
+        One of no bytes is just being written, and is not there.
+        """
         bit = 1 << stored.group
-        if not self.groups & bit:
+        if stored.num_bytes and not self.groups & bit:
             size = stored.num_bytes
             self.smallest = min(self.smallest, size) if self.groups else size
             self.largest = max(self.largest, size)
