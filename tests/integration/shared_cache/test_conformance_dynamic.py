@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mooncake_store import MooncakeStore
+from sglang_wheel import needs_sglang
 
 from kvloop.shared_cache.conformance import BackendConformance, BackendSpec
+from kvloop.shared_cache.conformance.content_suite import ContentSuite
+from kvloop.shared_cache.conformance.place import Place
 
 pytestmark = pytest.mark.integration
 
@@ -49,12 +53,13 @@ class TestBatchV1(BackendConformance):
         )
 
 
+@needs_sglang
 class TestSGLangsFileClass(BackendConformance):
     """SGLang's HiCacheFile, from its wheel: the first value of a key stays for ever."""
 
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:
-        module = "dynamic_backends.sglang_classes"
+        module = "dynamic_backends.sglang_file"
         return BackendSpec(
             name="dynamic",
             extra_config=dynamic(module, "HiCacheFile", 0, file_storage_path=str(tmp_path / "l3")),
@@ -65,27 +70,29 @@ class TestSGLangsFileClass(BackendConformance):
         )
 
 
-class TestSGLangsMooncakeClass(BackendConformance):
-    """SGLang's MooncakeStore, by its batch v1 methods, on a real master and store."""
+@needs_sglang
+class TestSGLangsMooncakeClass(ContentSuite):
+    """SGLang's MooncakeStore, by its batch v1 methods, on a real master and store.
+
+    Without the suites that start processes: each would import half of SGLang.
+    """
 
     @pytest.fixture
-    def spec(self, mooncake_store: MooncakeStore) -> BackendSpec:
-        module = "dynamic_backends.sglang_classes"
-        return BackendSpec(
-            name="dynamic",
-            extra_config=dynamic(
-                module,
-                "OwnMooncakeStore",
-                1,
-                master_server_address=mooncake_store.address,
-                local_hostname="127.0.0.1",
-                metadata_server="P2PHANDSHAKE",
-                protocol="tcp",
-                global_segment_size=0,
-            ),
-            dynamic_modules=(module,),
-            can_delete=False,
-            can_keep_records=False,
-            can_list=False,
-            can_retake_at_once=False,
+    def place(self, mooncake_store: MooncakeStore) -> Iterator[Place]:
+        module = "dynamic_backends.sglang_mooncake"
+        config = dynamic(
+            module,
+            "MooncakeStore",
+            1,
+            master_server_address=mooncake_store.address,
+            local_hostname="127.0.0.1",
+            metadata_server="P2PHANDSHAKE",
+            protocol="tcp",
+            global_segment_size=0,
         )
+        spec = BackendSpec(
+            name="dynamic", extra_config=config, dynamic_modules=(module,), can_delete=False
+        )
+        place = Place(spec)
+        yield place
+        place.close()
