@@ -92,7 +92,7 @@ _FOUND_BY = {
     "LeaksThreads": "openings_leak",
     "LeaksMemory": "openings_leak",
     "LeaksMappings": "openings_leak",
-    "WritesInPlace": "killed_writer",
+    "WritesInPlace": "killed_writer and 1.5",
 }
 
 
@@ -130,9 +130,10 @@ def test_every_broken_backend_is_put_to_the_test() -> None:
 
 
 def test_the_reference_passes_all_that_broken_backends_fail(pytester: pytest.Pytester) -> None:
-    names = " or ".join(f"({name})" for name in {*_FOUND_BY.values()} - {"killed_writer"})
+    names = " or ".join(f"({name})" for name in set(_FOUND_BY.values()))
     result = outcomes(pytester, reference_spec("reference"), "-k", names)
-    assert result["failed"] == 0 and result["skipped"] == 0 and result["passed"] > 30
+    assert result["failed"] == 0 and result["passed"] > 30
+    assert result["skipped"] == 1  # a killed writer, for want of a second process
 
 
 def test_what_a_store_is_said_to_lack_is_skipped_and_not_passed(

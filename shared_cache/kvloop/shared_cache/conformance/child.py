@@ -8,7 +8,9 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
     """Of the pages that it writes."""
     pages_per_call: int = 4
+    dies_at: float | None = None
+    """When it kills itself, in calls: 2.5 is half-way through the third, by the second's time."""
     num_cycles: int = 0
     """Above 0: open, use and close that often, and report what is held after each half."""
 
@@ -72,12 +76,25 @@ def _write(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) ->
     backend = spec.open(pool, order.namespace)
     _say("ready")
     sys.stdin.readline()
-    for start in range(0, len(slots), order.pages_per_call):
+    call_s = 0.0
+    for i, start in enumerate(range(0, len(slots), order.pages_per_call)):
+        if order.dies_at is not None and i == int(order.dies_at):
+            _die_in((order.dies_at - i) * call_s)
         batch = slice(start, start + order.pages_per_call)
-        _say(json.dumps(backend.set(order.keys[batch], slots[batch])))
+        begin = time.monotonic()
+        answers = backend.set(order.keys[batch], slots[batch])
+        call_s = time.monotonic() - begin
+        _say(json.dumps(answers))
     _say("done")
     sys.stdin.readline()
     backend.close()
+
+
+def _die_in(seconds: float) -> None:
+    """By SIGKILL: nothing is cleaned up, nothing is flushed."""
+    kill = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    kill.daemon = True
+    kill.start()
 
 
 def _cycle(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ class ChildProcess:
         *,
         version: int = 0,
         pages_per_call: int = 4,
+        dies_at: float | None = None,
         num_cycles: int = 0,
     ) -> None:
         order = Order(
@@ -39,6 +41,7 @@ class ChildProcess:
             keys=list(keys),
             version=version,
             pages_per_call=pages_per_call,
+            dies_at=dies_at,
             num_cycles=num_cycles,
         )
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end of `with`
@@ -87,6 +90,10 @@ class ChildProcess:
             if line.startswith("["):
                 answers += msgspec.json.decode(line, type=list[bool])
         return answers
+
+    def wait_killed(self) -> None:
+        """Until it has killed itself."""
+        assert self._process.wait(_LINE_S) == -signal.SIGKILL, self.error_text()
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
