@@ -14,7 +14,13 @@ PROMPT, ANSWER = 600, 40
 NUM_PAGES = -(-(PROMPT + ANSWER) // PAGE) * 6 // 5
 
 
-@pytest.fixture(scope="module", params=["both", "decode", "prefill"])
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(
+    scope="module",
+    params=["both", pytest.param("decode", marks=SLOW), pytest.param("prefill", marks=SLOW)],
+)
 def loop(
     request: pytest.FixtureRequest,
     tiny_models: dict[str, str],
