@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from kvloop.shared_cache.backend import StorageBackend, StoredObject
 from kvloop.shared_cache.backends.mooncake import codes as meaning
@@ -11,6 +11,7 @@ from kvloop.shared_cache.backends.mooncake.admin import MasterAdmin
 from kvloop.shared_cache.backends.mooncake.config import MooncakeConfig
 from kvloop.shared_cache.backends.mooncake.connection import connect
 from kvloop.shared_cache.backends.mooncake.names import Names, stored_object
+from kvloop.shared_cache.backends.mooncake.records import Records
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.storage_errors import (
     StorageRejected,
@@ -39,7 +40,8 @@ class MooncakeBackend(StorageBackend):
         self._object_bytes = pool.shape.object_bytes
         self._names = Names(namespace, self._groups)
         self._lock = threading.Lock()
-        self._store, self._placement, master_index = connect(config, pool)
+        self._store, self._placement, record_placement, master_index = connect(config, pool)
+        self._records = Records(self._store, record_placement, self._check)
         self._stats = dict.fromkeys(_COUNTED, 0.0) | {"master_index": float(master_index)}
 
     def exists(self, keys: Sequence[bytes]) -> list[bool]:
@@ -48,6 +50,8 @@ class MooncakeBackend(StorageBackend):
         return self._by_key([code == 1 for code in codes])
 
     def get(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
+        if len(set(keys)) < len(keys):
+            return self._one_of_each(self.get, keys, slots)
         names, addresses, sizes = self._objects(keys, slots)
         codes = self._store.batch_get_into(names, addresses, sizes)
         self._check("get", codes)
@@ -58,6 +62,8 @@ class MooncakeBackend(StorageBackend):
         return self._by_key(found)
 
     def set(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
+        if len(set(keys)) < len(keys):
+            return self._one_of_each(self.set, keys, slots)
         names, addresses, sizes = self._objects(keys, slots)
         codes = self._store.batch_put_from(names, addresses, sizes, self._placement)
         self._check("set", codes)
@@ -72,17 +78,10 @@ class MooncakeBackend(StorageBackend):
         return [0 in codes[i : i + self._groups] for i in range(0, len(codes), self._groups)]
 
     def put_small(self, name: str, value: bytes) -> bool:
-        # The store gives b"" for what it has not, so that no record may be empty.
-        status = self._store.upsert(self._names.of_record(name), b"\x01" + value, self._placement)
-        self._check("put_small", [status])
-        return bool(status == 0)
+        return self._records.put(self._names.of_record(name), value)
 
     def get_small(self, name: str) -> bytes | None:
-        stored = self._names.of_record(name)
-        status = self._store.is_exist(stored)
-        self._check("get_small", [status])
-        value: bytes = self._store.get(stored) if status == 1 else b""
-        return value[1:] if value else None
+        return self._records.get(self._names.of_record(name))
 
     def stats(self) -> dict[str, float]:
         with self._lock:
@@ -112,6 +111,22 @@ class MooncakeBackend(StorageBackend):
         groups = range(self._groups)
         addresses = [self._pool.address(slot, group) for slot in slots for group in groups]
         return self._names.of_pages(keys), addresses, [self._object_bytes] * len(addresses)
+
+    def _one_of_each(
+        self,
+        call: Callable[[Sequence[bytes], Sequence[int]], list[bool]],
+        keys: Sequence[bytes],
+        slots: Sequence[int],
+    ) -> list[bool]:
+        """A batch that has keys twice, in parts that do not: the library fills but one of two."""
+        firsts = {key: i for i, key in reversed(list(enumerate(keys)))}
+        first = sorted(firsts.values())
+        rest = sorted(set(range(len(keys))) - set(first))
+        found: dict[int, bool] = {}
+        for part in (first, rest):
+            answers = call([keys[i] for i in part], [slots[i] for i in part])
+            found.update(zip(part, answers, strict=True))
+        return [found[i] for i in range(len(keys))]
 
     def _remove_misfits(self, names: Sequence[str], codes: Sequence[int]) -> None:
         """Objects of another size are in the way of good ones, since the first put wins."""

@@ -7,15 +7,20 @@ from collections.abc import Sequence
 NO_ROOM = frozenset((-200, -1700))
 """No segment has room; the tenant's quota is used up."""
 TOO_LARGE = -600
+_ILLEGAL_CLIENT = -601
 _REPLICA_NOT_READY = -703
 NOT_FOUND = -704
+_ALREADY_EXISTS = -705
 MISSES = frozenset((TOO_LARGE, _REPLICA_NOT_READY, NOT_FOUND))
+
+CONTESTED = frozenset((_ILLEGAL_CLIENT, _REPLICA_NOT_READY, NOT_FOUND, _ALREADY_EXISTS))
+"""Another client writes or removes the record at this moment."""
 
 _INVALID_REPLICA = -702
 _LEASE_EXPIRED = -707
 _TRANSFER_FAIL = -800
-KEY_FAULTS = frozenset((_INVALID_REPLICA, _LEASE_EXPIRED, _TRANSFER_FAIL))
-"""One object cannot be moved: the store node that has it died, or let it go meanwhile."""
+KEY_FAULTS = frozenset((_ILLEGAL_CLIENT, _INVALID_REPLICA, _LEASE_EXPIRED, _TRANSFER_FAIL))
+"""One object alone: the node that has it died or let it go, or another client is writing it."""
 
 _MASTER_FAULTS = frozenset((-900, -901, -1010, -1011))  # the RPC failed; it is not the leader
 UNKNOWN_TENANT = -1701

@@ -94,16 +94,16 @@ def parse_config(fields: Mapping[str, Any]) -> MooncakeConfig:
             _refuse("environment", f"{name!r} is no setting of Mooncake's; they start with MC_")
     if config.soft_pin_ttl_s is not None and not config.with_soft_pin:
         _refuse("soft_pin_ttl_s", "is of no effect without with_soft_pin: set that to true")
-    _check_tenant(config.tenant_id)
+    check_tenant("storage backend 'mooncake': extra config: tenant_id", config.tenant_id)
     return config
 
 
-def _check_tenant(name: str) -> None:
+def check_tenant(field: str, name: str) -> None:
+    """Raise ConfigError naming the field where the master would refuse the name."""
     if name.startswith("_") or not name.isprintable() or len(name) > _LONGEST_TENANT:
-        _refuse(
-            "tenant_id",
-            f"must be at most {_LONGEST_TENANT} printable characters and not start with '_', got "
-            f"{name[:80]!r}",
+        raise ConfigError(
+            f"{field}: must be at most {_LONGEST_TENANT} printable characters and not start with "
+            f"'_', got {name[:80]!r}"
         )
 
 

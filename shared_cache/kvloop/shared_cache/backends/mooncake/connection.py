@@ -18,7 +18,9 @@ class Connection(NamedTuple):
     store: Any
     """The library's MooncakeDistributedStore."""
     placement: Any
-    """The library's ReplicateConfig: how many copies, where, and how long they stay."""
+    """The library's ReplicateConfig for pages: how many copies, where, and how long they stay."""
+    record_placement: Any
+    """The same for small records, which stay."""
     master_index: int
     """Which of the masters in the configuration serves."""
 
@@ -41,7 +43,9 @@ def connect(config: MooncakeConfig, pool: HostPool) -> Connection:
             f"storage backend 'mooncake': registering {pool.num_bytes} bytes of host memory "
             f"failed with {status}"
         )
-    return Connection(store, _placement(module, config), master.position)
+    records = _placement(module, config)
+    records.with_hard_pin = True
+    return Connection(store, _placement(module, config), records, master.position)
 
 
 def _settings(config: MooncakeConfig, master: str) -> dict[str, str]:

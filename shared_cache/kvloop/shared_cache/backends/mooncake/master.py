@@ -10,6 +10,7 @@ import subprocess
 import time
 
 from kvloop.shared_cache.backends.mooncake.library import master_binary
+from kvloop.shared_cache.backends.mooncake.master_options import MasterOptions
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
@@ -20,11 +21,14 @@ _prctl = ctypes.CDLL(None).prctl
 class MooncakeMaster:
     """`mooncake_master` on a host's rpc and metrics ports."""
 
-    def __init__(self, host: str, port: int, metrics_port: int) -> None:
+    def __init__(
+        self, host: str, port: int, metrics_port: int, options: MasterOptions | None = None
+    ) -> None:
         """Raise ConfigError where the binary cannot run or a port is taken."""
         self.address = f"{host}:{port}"
         self._host = host
-        self._port = port
+        # One of several masters listens on its RPC port only while it leads.
+        self._ready_port = metrics_port if options is not None and options.registry else port
         self._command = [
             str(master_binary()),
             f"--rpc_address={host}",
@@ -34,6 +38,7 @@ class MooncakeMaster:
             "--enable_metric_reporting=false",
             "--logtostderr=true",
             "--minloglevel=2",  # errors only
+            *(options or MasterOptions()).arguments,
         ]
         _require_free("--port", host, port)
         _require_free("--metrics-port", host, metrics_port)
@@ -57,7 +62,7 @@ class MooncakeMaster:
             self._command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
         )
         until = time.monotonic() + deadline_s
-        while not is_listening(self._host, self._port):
+        while not is_listening(self._host, self._ready_port):
             if self._process.poll() is not None or time.monotonic() > until:
                 self.stop()
                 raise StorageUnavailable(

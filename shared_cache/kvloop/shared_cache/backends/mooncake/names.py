@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kvloop.shared_cache.backend import StoredObject
 from kvloop.shared_cache.page_object import object_name, parse_object_name
 
-_SMALL = re.compile(r"kvl1-([0-9a-f]{64})-small-[0-9a-f]{64}", re.ASCII)
+_SMALL = re.compile(r"kvl1-([0-9a-f]{64})-small-[0-9a-f]{64}-0", re.ASCII)
 
 
 class Names:
@@ -31,13 +31,14 @@ class Names:
         prefix = self._prefix
         return [f"{prefix}{key.hex()}{suffix}" for key in keys for suffix in self._suffixes]
 
-    def of_record(self, name: str) -> str:
-        """Of a small record."""
-        return f"{self._prefix}small-{hashlib.sha256(name.encode()).hexdigest()}"
+    def of_record(self, name: str) -> tuple[str, str]:
+        """Of the two objects that hold a small record; the first is always there."""
+        stored = f"{self._prefix}small-{hashlib.sha256(name.encode()).hexdigest()}"
+        return f"{stored}-0", f"{stored}-1"
 
 
 def stored_object(name: str, num_bytes: int) -> StoredObject | None:
-    """As a listing shows the object; None for what is not kvloop's."""
+    """As a listing shows the object; None for what is not kvloop's, or is shown already."""
     page = parse_object_name(name)
     if page is not None:
         return StoredObject(page.namespace, page.key, page.group, num_bytes, None)

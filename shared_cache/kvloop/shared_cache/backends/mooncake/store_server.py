@@ -1,4 +1,4 @@
-"""A whole Mooncake store on one machine: the master as a child, and this process's memory in it."""
+"""A Mooncake store on one machine: a master as a child, this process's memory in it, or both."""
 
 from __future__ import annotations
 
@@ -6,99 +6,111 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
 
-from kvloop.shared_cache.backends.mooncake.library import load_mooncake
 from kvloop.shared_cache.backends.mooncake.master import MooncakeMaster
+from kvloop.shared_cache.backends.mooncake.master_options import quotas_yaml
+from kvloop.shared_cache.backends.mooncake.masters import connect_error
+from kvloop.shared_cache.backends.mooncake.segment import Segment
+from kvloop.shared_cache.backends.mooncake.store_config import StoreConfig
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.memory_limit import available_memory
 from kvloop.shared_cache.storage_errors import StorageError, StorageUnavailable
 
+__all__ = ["StoreConfig", "run_store"]
+
 _WATCH_PERIOD_S = 0.5
-_CLOSE_DEADLINE_S = 5.0
-_MIN_SEGMENT_BYTES = 16 << 20
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+Report = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreConfig:
-    """What `kvloop store` runs."""
-
-    host: str = "127.0.0.1"
-    """Where the master listens, and under which clients reach the segment."""
-    port: int = 50051
-    """Of the master."""
-    metrics_port: int = 9003
-    """Of the master's Prometheus metrics, over HTTP."""
-    segment_bytes: int = 4 << 30
-    """Memory of this process given to the store."""
-    protocol: Literal["tcp", "rdma"] = "tcp"
-    device_name: str = ""
-    """RDMA devices, comma-separated; empty: all."""
-    restart_master: bool = False
-    """Start the master again when it dies; its keys are lost either way."""
-
-    def __post_init__(self) -> None:
-        for name in ("port", "metrics_port"):
-            if not 0 < getattr(self, name) < 65536:
-                raise ConfigError(f"{name} must be within 1 .. 65535, got {getattr(self, name)}")
-        if self.port == self.metrics_port:
-            raise ConfigError(f"metrics_port must differ from port, got {self.port} for both")
-        if self.protocol not in ("tcp", "rdma"):
-            raise ConfigError(f"protocol must be tcp or rdma, got {self.protocol!r}")
-        if self.segment_bytes < _MIN_SEGMENT_BYTES:
-            raise ConfigError(
-                f"segment_bytes must be at least {_MIN_SEGMENT_BYTES}, got {self.segment_bytes}"
-            )
-
-
-def run_store(config: StoreConfig, report: Callable[[str], None] = print) -> None:
+def run_store(config: StoreConfig, report: Report = print) -> None:
     """Serve until SIGTERM or SIGINT; call from the main thread of a process of its own.
 
     `report` gets one line when the store is ready and one for each later change. Raises
     ConfigError or StorageError where it cannot start. A master that dies does not end the store:
-    the segment joins the next master at that address by itself, within seconds. Stopped while it
-    has none, the process ends here, with exit code 0.
+    the segment joins the next master at that address, or the next leader, by itself, within
+    seconds. Stopped while it has none, the process ends here, with exit code 0.
     """
     _require_memory(config.segment_bytes)
-    module = load_mooncake("store")
-    master = MooncakeMaster(config.host, config.port, config.metrics_port)
-    with _stop_signals() as stop:
-        try:
+    with _stop_signals() as stop, _master(config) as master:
+        if master is not None:
             master.start()
-            segment = _mount(module, config)
-            report(
-                f"store ready: master {master.address}, {config.segment_bytes / 2**30:.2f} GiB "
-                f"over {config.protocol}, metrics http://{config.host}:{config.metrics_port}/metrics"
-            )
+        segment = _join(config) if config.segment_bytes else None
+        report(_ready(config, segment))
+        if master is not None:
             _watch(master, config, stop, report)
-            is_unmounted = _unmount(segment)
-        finally:
-            master.stop()
+        stop.wait()
+        is_unmounted = segment is None or segment.unmount()
     if not is_unmounted:
         sys.stdout.flush()
         os._exit(0)  # without a master the library's destructors wait for it for 12 s more
 
 
+def _join(config: StoreConfig) -> Segment:
+    errors = [connect_error(host, port) for host, port in config.entry_addresses]
+    if errors and all(errors):  # the library would take seconds to say so
+        raise StorageUnavailable(f"nothing listens at {config.entry}: {errors[0]}")
+    return Segment(config)
+
+
+def _ready(config: StoreConfig, segment: Segment | None) -> str:
+    parts = [f"store ready: master {config.entry}"]
+    if segment is not None:
+        parts.append(f"{config.segment_bytes / 2**30:.2f} GiB over {config.protocol}")
+        parts.append(f"segment {segment.name}")
+    if not config.master:
+        parts.append(f"metrics http://{config.host}:{config.metrics_port}/metrics")
+    return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def _master(config: StoreConfig) -> Iterator[MooncakeMaster | None]:
+    """Our master, not yet started; stopped at the end. None where the segment joins another."""
+    if config.master:
+        yield None
+        return
+    with _quotas_file(config) as quotas:
+        options = replace(config.master_options, tenant_quotas=quotas)
+        master = MooncakeMaster(config.host, config.port, config.metrics_port, options)
+        try:
+            yield master
+        finally:
+            master.stop()
+
+
+@contextlib.contextmanager
+def _quotas_file(config: StoreConfig) -> Iterator[Path | None]:
+    """The master reads the quotas when it starts, and writes there what its admin API changes."""
+    if not config.tenant_quotas:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="kvloop-store-") as folder:
+        path = Path(folder, "tenant-quotas.yaml")
+        path.write_text(quotas_yaml(config.tenant_quotas))
+        yield path
+
+
 def _watch(
-    master: MooncakeMaster,
-    config: StoreConfig,
-    stop: threading.Event,
-    report: Callable[[str], None],
+    master: MooncakeMaster, config: StoreConfig, stop: threading.Event, report: Report
 ) -> None:
+    """Until `stop`: say when the master dies, and start it again where that is wanted."""
     is_up = True
+    lost = "another takes over" if config.ha else "its keys are lost"
     while not stop.wait(_WATCH_PERIOD_S):
         if master.exit_code is None:
             continue
         if is_up:
-            report(f"the master died (exit code {master.exit_code}); its keys are lost")
+            report(f"the master died (exit code {master.exit_code}); {lost}")
         is_up = config.restart_master and _restart(master, report)
 
 
-def _restart(master: MooncakeMaster, report: Callable[[str], None]) -> bool:
+def _restart(master: MooncakeMaster, report: Report) -> bool:
     try:
         master.start()
     except StorageError as error:
@@ -106,32 +118,6 @@ def _restart(master: MooncakeMaster, report: Callable[[str], None]) -> bool:
         return False
     report(f"the master runs again at {master.address}")
     return True
-
-
-def _mount(module: Any, config: StoreConfig) -> Any:
-    store = module.MooncakeDistributedStore()
-    status = store.setup(
-        config.host,
-        "P2PHANDSHAKE",
-        config.segment_bytes,
-        0,
-        config.protocol,
-        config.device_name,
-        f"{config.host}:{config.port}",
-    )
-    if status:
-        raise StorageUnavailable(
-            f"mounting {config.segment_bytes} bytes over {config.protocol} failed with {status}"
-        )
-    return store
-
-
-def _unmount(segment: Any) -> bool:
-    """Leave the master in order; False where the library hangs, as it does with a dead one."""
-    thread = threading.Thread(target=segment.close, daemon=True)
-    thread.start()
-    thread.join(_CLOSE_DEADLINE_S)
-    return not thread.is_alive()
 
 
 @contextlib.contextmanager
@@ -147,9 +133,6 @@ def _stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _require_memory(num_bytes: int) -> None:
