@@ -130,8 +130,8 @@ class ShelfBackend(StorageBackend):
     def objects(self) -> Iterator[StoredObject]:
         if not self.shelf.can_list:
             yield from super().objects()
+        self._begin("objects")
         for (namespace, key, group), data in list(self.shelf.objects.items()):
-            self._begin("objects")
             yield StoredObject(namespace, key, group, len(data), self.shelf.used.get(key))
         for (namespace, _), value in list(self.shelf.records.items()):
             yield StoredObject(namespace, None, 0, len(value), None)
