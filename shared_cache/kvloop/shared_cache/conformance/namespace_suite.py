@@ -21,6 +21,13 @@ def listed(backend: StorageBackend, namespace: bytes) -> Counter[tuple[bytes | N
     return Counter((o.key, o.group, o.num_bytes if o.key is not None else 0) for o in mine)
 
 
+def pages(
+    found: Counter[tuple[bytes | None, int, int]],
+) -> Counter[tuple[bytes | None, int, int]]:
+    """Without the records: a store may keep some of its own once it is written to."""
+    return Counter({name: count for name, count in found.items() if name[0] is not None})
+
+
 def _objects(backend: StorageBackend) -> list[StoredObject] | None:
     """None where the store cannot list."""
     try:
@@ -99,22 +106,23 @@ class NamespaceSuite:
         groups, size = range(place.shape.head_groups), place.shape.object_bytes
         expected = Counter((key, group, size) for key in keys for group in groups)
         for backend in (mine, other):  # each lists the whole store
-            assert listed(backend, place.namespace) == expected
+            assert pages(listed(backend, place.namespace)) == expected
             one = Counter((keys[0], group, size) for group in groups)
-            assert listed(backend, theirs) == one
+            assert pages(listed(backend, theirs)) == one
 
     def test_the_listing_shows_records_without_a_key(self, place: Place) -> None:
         place.require("can_keep_records")
         backend = place.open()
         backend.put_small("record", b"12345")
-        assert listed(backend, place.namespace) == Counter({(None, 0, 0): 1})
+        found = listed(backend, place.namespace)
+        assert set(found) == {(None, 0, 0)}
 
     def test_what_was_deleted_is_no_longer_listed(self, place: Place) -> None:
         place.require("can_delete")
         backend, keys = place.open(), place.new_keys(2)
         backend.set(keys, place.filled(keys))
         backend.delete(keys[:1])
-        assert {key for key, _, _ in listed(backend, place.namespace)} == {keys[1]}
+        assert {key for key, _, _ in pages(listed(backend, place.namespace))} == {keys[1]}
 
     def test_opening_a_namespace_puts_nothing_into_the_store(self, place: Place) -> None:
         backend = place.open()
