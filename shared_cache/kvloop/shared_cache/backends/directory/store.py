@@ -62,6 +62,21 @@ class DirectorySettings:
     """Open at the same time for one call: bounds descriptors, and what `PageIO` gets at once."""
 
 
+def open_root(settings: DirectorySettings, name: str) -> StoreRoot:
+    """The root of a backend of this name; raises StorageUnavailable where it cannot be had."""
+    with store_faults(name):
+        return StoreRoot(settings.root, settings.mount_point)
+
+
+@contextlib.contextmanager
+def store_faults(name: str) -> Iterator[None]:
+    """The file system's errors are the store's."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable(f"storage backend {name!r}: {error}") from error
+
+
 class DirectoryStore(StorageBackend):
     """See the module; `io` moves pages of `pool`, and is closed with the store."""
 
@@ -86,8 +101,11 @@ class DirectoryStore(StorageBackend):
             *("reads", "writes", "no_room", "read_only"),
             *("short_reads", "repaired", "refused", "io_errors"),
         )
-        with self._store_faults():
-            self._root = StoreRoot(settings.root, settings.mount_point)
+        try:
+            self._root = open_root(settings, name)
+        except BaseException:
+            io.close()
+            raise
         flags = os.O_DIRECT if io.is_direct else 0
         self._files = PageFiles(self._layout, pool.shape, self._drafts, self._counts, flags)
         self._small = SmallFiles(self._layout, self._drafts)
@@ -236,17 +254,10 @@ class DirectoryStore(StorageBackend):
     @contextlib.contextmanager
     def _call(self) -> Iterator[tuple[OpenRoot, ObjectFaults]]:
         faults = ObjectFaults(self._counts)
-        with self._store_faults():
+        with store_faults(self._name):
             with self._root.open() as root:
                 yield root, faults
             faults.raise_if_all_failed()
-
-    @contextlib.contextmanager
-    def _store_faults(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StorageUnavailable(f"storage backend {self._name!r}: {error}") from error
 
     def _each(self, work: Callable[..., Result], *batch: Sequence[Any]) -> list[Result]:
         if self._threads is None:

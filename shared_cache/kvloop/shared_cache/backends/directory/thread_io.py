@@ -24,10 +24,10 @@ class ThreadIO(PageIO):
         self._workers = Workers(num_threads, name)
 
     def read(self, transfers: Sequence[Transfer]) -> list[int]:
-        return self._spread(self._read, transfers)
+        return self.spread(self._read, transfers)
 
     def write(self, transfers: Sequence[Transfer]) -> list[int]:
-        return self._spread(self._write, transfers)
+        return self.spread(self._write, transfers)
 
     def forget(self, fd: int) -> None:
         pass
@@ -35,8 +35,8 @@ class ThreadIO(PageIO):
     def close(self) -> None:
         self._workers.stop()
 
-    def _spread(self, work: Callable[[Transfer], int], transfers: Sequence[Transfer]) -> list[int]:
-        """Each thread takes the next transfer that none has taken yet."""
+    def spread(self, work: Callable[[Transfer], int], transfers: Sequence[Transfer]) -> list[int]:
+        """Do the work for each transfer; each thread takes the next that none has taken yet."""
         results = [0] * len(transfers)
         rest = iter(range(len(transfers)))  # taking from it is atomic
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from kvloop.shared_cache.backends.directory.store import DirectorySettings, DirectoryStore
+from kvloop.shared_cache.backends.directory.direct import can_do_direct
+from kvloop.shared_cache.backends.directory.file_system import file_system_type, is_local
+from kvloop.shared_cache.backends.directory.root import StoreRoot
+from kvloop.shared_cache.backends.directory.store import (
+    DirectorySettings,
+    DirectoryStore,
+    open_root,
+    store_faults,
+)
 from kvloop.shared_cache.backends.directory.thread_io import ThreadIO
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.safe_path import checked_root
+from kvloop.shared_cache.storage_errors import StorageUnavailable
+
+_NAME = "file"
 
 
 class FileConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,19 +28,42 @@ class FileConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     root: Annotated[str, msgspec.Meta(min_length=1)]
     """Directory; made where it is missing."""
+    num_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    """Files read or written at once; where the file system is not local also opened at once."""
     capacity_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Of all pages under the root together, of all namespaces; without it there is no bound."""
-    num_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
-    """Files read or written at once."""
+    direct: Literal["auto", "on", "off"] = "auto"
+    """Past the page cache (O_DIRECT); auto: where the file system can."""
+    mount_point: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    """Where set, the store is unavailable while nothing is mounted there."""
 
 
 class FileBackend(DirectoryStore):
     """See the module."""
 
     def __init__(self, config: FileConfig, pool: HostPool, namespace: bytes) -> None:
-        """Raise StorageUnavailable where the root cannot be made or written."""
+        """Raise StorageUnavailable where the root cannot be had."""
+        root = checked_root("root", config.root)
+        mount_point = config.mount_point and checked_root("mount_point", config.mount_point)
         settings = DirectorySettings(
-            root=checked_root("root", config.root), capacity_bytes=config.capacity_bytes
+            root=root,
+            mount_point=mount_point or None,
+            capacity_bytes=config.capacity_bytes,
+            num_threads=1 if is_local(file_system_type(root)) else config.num_threads,
         )
-        io = ThreadIO(pool, num_threads=config.num_threads, is_direct=False)
-        super().__init__(settings, pool, namespace, io, name="file")
+        is_direct = _is_direct(config, open_root(settings, _NAME))
+        io = ThreadIO(pool, num_threads=config.num_threads, is_direct=is_direct)
+        super().__init__(settings, pool, namespace, io, name=_NAME)
+
+
+def _is_direct(config: FileConfig, root: StoreRoot) -> bool:
+    if config.direct == "off":
+        return False
+    with store_faults(_NAME), root.open() as opened:
+        is_able = can_do_direct(opened)
+    if config.direct == "on" and is_able is False:
+        raise StorageUnavailable(
+            f"storage backend {_NAME!r}: direct is 'on', but the file system of {config.root} does "
+            "not take O_DIRECT; set it to 'auto' or 'off'"
+        )
+    return config.direct == "on" or bool(is_able)
