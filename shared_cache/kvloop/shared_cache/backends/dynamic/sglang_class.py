@@ -11,15 +11,15 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from kvloop.shared_cache.backend import PROBE_KEY, StorageBackend
-from kvloop.shared_cache.backends.dynamic.fixed_record import (
+from kvloop.shared_cache.backends.dynamic.memory import PoolFacade, PoolMemory
+from kvloop.shared_cache.backends.dynamic.movers import IndexMover, Mover, TensorMover
+from kvloop.shared_cache.backends.dynamic.sglang_interface import StorageConfig
+from kvloop.shared_cache.backends.fixed_record import (
     LONGEST_VALUE,
     RECORD_BYTES,
     decode_record,
     encode_record,
 )
-from kvloop.shared_cache.backends.dynamic.memory import PoolFacade, PoolMemory
-from kvloop.shared_cache.backends.dynamic.movers import IndexMover, Mover, TensorMover
-from kvloop.shared_cache.backends.dynamic.sglang_interface import StorageConfig
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import object_name
 from kvloop.shared_cache.storage_errors import StorageUnavailable, StorageUnsupported
@@ -83,11 +83,12 @@ class SGLangClassBackend(StorageBackend):
         names, numbers = self._names(keys), self._numbers(slots)
         with self._writes:
             is_there = self._found(names)  # the first set wins, and few classes see to it
-            new = [i for i, is_stored in enumerate(is_there) if not is_stored]
-            stored = self._write([names[i] for i in new], [numbers[i] for i in new])
-            for i, is_stored in zip(new, stored, strict=True):
-                is_there[i] = is_stored
-        return self._by_key(is_there)
+            new: dict[str, int] = {}
+            for name, number, is_stored in zip(names, numbers, is_there, strict=True):
+                if not is_stored:
+                    new.setdefault(name, number)  # a batch may have a key twice
+            stored = dict(zip(new, self._write(list(new), list(new.values())), strict=True))
+        return self._by_key([stored.get(name, True) for name in names])
 
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
         """SGLang's interface has no delete: False, unless the class has one all the same."""
