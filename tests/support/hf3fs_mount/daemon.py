@@ -6,14 +6,14 @@ Each mount point plays a node of its own; all share BACKING. What it keeps of 3F
 `src/fuse/FuseOps.cc`): the requests that it has and those that it has not (no O_TMPFILE, no flags
 of rename, no fallocate), hard links, a file's length being known to others only once the file was
 flushed, synced or closed, and files that are gone at once for readers when their last name is.
-It counts what it is asked, and what 3FS's client would ask the metadata service for it: `meta_read`
-and `meta_write`, transactions that read and that write. Orders come on stdin, one a line; answers are lines of JSON on stdout:
-`counts`, `reset`, `fail OP ERRNO`, `mend`. The end of stdin unmounts.
+It counts what it is asked, and what 3FS's client would ask the metadata service for it:
+`meta_read` and `meta_write`, transactions that read and that write. Orders come on stdin, one a
+line; answers are lines of JSON on stdout: `counts`, `reset`, `fail OP ERRNO`, `mend`. The end of
+stdin unmounts.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import ctypes
 import errno
@@ -23,12 +23,12 @@ import stat
 import struct
 import sys
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import fuse_wire as wire
 from fuse_wire import Op
+from state import Lengths, Node, Orders, Timeouts
 
 _MS_NOSUID_NODEV = 2 | 4
 _MNT_DETACH = 2
@@ -42,63 +42,6 @@ _META_WRITE = frozenset(
     {"CREATE", "LINK", "MKDIR", "MKNOD", "RENAME", "RENAME2", "RMDIR", "SETATTR", "UNLINK"}
 )
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Lengths:
-    """What others know of the lengths of files that are being written."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.known: dict[int, int] = {}
-        """By inode: the length at the last sync; only while that is not the true one."""
-
-    def of(self, status: os.stat_result) -> int:
-        with self.lock:
-            return self.known.get(status.st_ino, status.st_size)
-
-    def written(self, status: os.stat_result) -> None:
-        """Call before a write."""
-        with self.lock:
-            self.known.setdefault(status.st_ino, status.st_size)
-
-    def synced(self, inode: int) -> bool:
-        """Whether that was news."""
-        with self.lock:
-            return self.known.pop(inode, None) is not None
-
-
-@dataclass
-class Node:
-    """An inode that the kernel knows."""
-
-    fd: int
-    """O_PATH"""
-    num_lookups: int = 0
-
-    @property
-    def path(self) -> str:
-        return f"/proc/self/fd/{self.fd}"
-
-    def stat(self) -> os.stat_result:
-        return os.stat(self.fd)
-
-
-@dataclass
-class Orders:
-    """What the test wants."""
-
-    counts: collections.Counter[str] = field(default_factory=collections.Counter)
-    failures: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """Seconds that the kernel believes an answer; 3FS's defaults."""
-
-    entry_s: int = 30
-    attr_s: int = 30
-    negative_s: int = 5
-    """That there is no such name."""
 
 
 class Mount:

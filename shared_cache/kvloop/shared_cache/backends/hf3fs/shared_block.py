@@ -21,8 +21,12 @@ class SharedBlock:
             self.hide()
             self.memory.close()
             raise
+
+    @property
+    def array(self) -> npt.NDArray[np.uint8]:
+        """uint8, all of it; not to be kept: the block cannot be closed while it is there."""
         assert self.memory.buf is not None  # it is open
-        self.array: npt.NDArray[np.uint8] = np.frombuffer(self.memory.buf, np.uint8, num_bytes)
+        return np.frombuffer(self.memory.buf, np.uint8)
 
     def hide(self) -> None:
         """Take its name away, so that it ends with its users, even if they are killed."""
@@ -30,7 +34,6 @@ class SharedBlock:
 
     def close(self) -> None:
         """Unmap it here; whoever else has mapped it keeps it."""
-        del self.array  # the mapping cannot go while an array looks at it
         self.memory.close()
 
 

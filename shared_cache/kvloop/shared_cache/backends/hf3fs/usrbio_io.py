@@ -67,8 +67,10 @@ class UsrbioIO(PageIO):
                     _close(ring)
 
     def _move(self, transfers: Sequence[Transfer], is_read: bool) -> list[int]:
+        if not transfers:
+            return []
         shares = self._shares(transfers)
-        if len(shares) < 2:
+        if len(shares) == 1:
             return self._move_share(transfers, is_read)
         done = self._threads.map(self._move_share, shares, [is_read] * len(shares))
         return [result for results in done for result in results]
@@ -122,9 +124,17 @@ class UsrbioIO(PageIO):
 
     def _register(self, fd: int) -> None:
         with self._registering:
-            if fd not in self._registered:
+            if fd in self._registered:
+                return
+            try:
                 self._usrbio.register_fd(fd)
-                self._registered.add(fd)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                # While its mount was dead, another file of this number could not be deregistered.
+                self._usrbio.deregister_fd(fd)
+                self._usrbio.register_fd(fd)
+            self._registered.add(fd)
 
 
 def _idle(num_rings: int) -> LifoQueue[Ring | None]:
