@@ -40,11 +40,13 @@ def mha_pool(
     )
 
 
-def mla_pool(layout: str, page_size: int, dtype: torch.dtype = torch.bfloat16) -> Any:
+def mla_pool(
+    layout: str, page_size: int, dtype: torch.dtype = torch.bfloat16, *, tokens: int = TOKENS
+) -> Any:
     """MLATokenToKVPoolHost."""
     info = sglang_runtime("sglang.srt.mem_cache.device_pool_info")
     module = sglang_runtime("sglang.srt.mem_cache.pool_host.mla")
-    rows = tuple(torch.zeros(TOKENS, 1, 24, dtype=dtype) for _ in range(LAYERS))
+    rows = tuple(torch.zeros(tokens, 1, 24, dtype=dtype) for _ in range(LAYERS))
     buffer_info = info.MLABufferInfo(
         buffers=rows,
         data_ptrs=_pointers(rows),
@@ -58,7 +60,7 @@ def mla_pool(layout: str, page_size: int, dtype: torch.dtype = torch.bfloat16) -
         device=torch.device("cpu"),
     )
     return module.MLATokenToKVPoolHost(
-        buffer_info, 2.0, 0, page_size, layout, target_layer_num=LAYERS, **_places(TOKENS)
+        buffer_info, 2.0, 0, page_size, layout, target_layer_num=LAYERS, **_places(tokens)
     )
 
 

@@ -17,6 +17,7 @@ from sglang_pools import fill, mha_pool, mla_pool, page_bytes, wipe
 from sglang_wheel import create_storage, extra_config, needs_sglang, sglang_module, storage_config
 
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.sglang.pool_store import PoolStore
 
 pytestmark = [pytest.mark.integration, needs_sglang]
 
@@ -399,6 +400,27 @@ def test_a_failing_store_costs_misses_and_never_bytes(
     assert page_bytes(pool, written) == right
     if failures.get("flips"):
         assert storage.stats()["kv"]["fault_payload"]
+
+
+def test_a_call_is_given_up_at_its_deadline(root: Path, opened: list[Any]) -> None:
+    config = flaky(root, stalls=0.5, stall_s=2.0) | {"deadline_s": 0.3, "open_timeout_s": 1.0}
+    storage = create_storage(storage_config(config), mha_pool("page_first", 16))
+    opened.append(storage)
+
+    def last_error() -> str:
+        assert storage.batch_exists(page_keys(1)) == 0
+        return str(storage.status()["kv"]["last_error"])
+
+    wait_for("the deadline in the status", lambda: "0.3 s" in last_error())
+
+
+def test_the_start_waits_for_the_store_as_long_as_it_is_told(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(PoolStore, "wait_open", lambda self, timeout_s: waits.append(timeout_s))
+    attach(mha_pool("page_first", 16), {"open_timeout_s": 0.7})
+    assert waits == [0.7]
 
 
 def test_sglangs_own_failure_injector_wraps_the_plug_in(
