@@ -1,4 +1,4 @@
-"""The backend `nixl` does all that a backend must do: on real files, and on a real memory server."""
+"""The backend `nixl` does all that a backend must: on files, S3, and a memory server."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from nixl_memory import MemoryServer
+from s3_server import S3Server
 
 from kvloop.shared_cache.conformance import BackendConformance, BackendSpec
 
 pytestmark = pytest.mark.integration
+pytest.importorskip("nixl_cu12", reason="install nixl-cu12")
 
 
 def posix(root: Path, **fields: Any) -> BackendSpec:
@@ -65,3 +67,19 @@ class TestUcx(BackendConformance):
         yield bounded_to
         for server in started:
             server.stop()
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    pytest.importorskip("moto", reason="install moto, flask and flask-cors")
+    server = S3Server(tmp_path_factory.mktemp("s3") / "server.log")
+    yield server
+    server.stop()
+
+
+class TestObjects(BackendConformance):
+    """An S3 server in another process."""
+
+    @pytest.fixture
+    def spec(self, s3_server: S3Server) -> BackendSpec:
+        return BackendSpec(name="nixl", extra_config=s3_server.config(), can_list=True)

@@ -10,6 +10,7 @@ from kvloop.shared_cache.backend_config import parse_backend_config
 from kvloop.shared_cache.backends.nixl.config import (
     FileConfig,
     MemoryConfig,
+    ObjectConfig,
     config_type,
     params_of,
 )
@@ -28,10 +29,7 @@ def prepare(
     elif isinstance(config, MemoryConfig):
         opener = _memory_opener(config, pool, namespace)
     else:
-        from kvloop.shared_cache.backends.nixl.object_store import NixlObjectStore
-
-        s3 = config
-        opener = lambda: NixlObjectStore(s3, pool, namespace)  # noqa: E731
+        opener = _object_opener(config, pool, namespace)
     check_plugin(load_nixl(), config.plugin, params)
     return opener
 
@@ -47,3 +45,9 @@ def _memory_opener(config: MemoryConfig, pool: HostPool, namespace: bytes) -> Ba
     from kvloop.shared_cache.backends.nixl.memory_store import NixlMemoryStore
 
     return lambda: NixlMemoryStore(config, pool, namespace)
+
+
+def _object_opener(config: ObjectConfig, pool: HostPool, namespace: bytes) -> BackendOpener:
+    from kvloop.shared_cache.backends.nixl.object_store import NixlObjectStore
+
+    return lambda: NixlObjectStore(config, pool, namespace)

@@ -26,7 +26,7 @@ class ControlClient:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(Reply)
+        self._decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
         self._epoch = b""
         self._context = zmq.Context()
         self._socket = self._connect()

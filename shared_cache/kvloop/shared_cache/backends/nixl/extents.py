@@ -15,13 +15,13 @@ class Extents:
 
     def take(self, num_bytes: int) -> int | None:
         """Offset of a part, or None where no free one is long enough."""
-        for index, start in enumerate(self._starts):
+        for start in self._starts:
             length = self._lengths[start]
             if length >= num_bytes:
                 break
         else:
             return None
-        del self._starts[index], self._lengths[start]
+        self._remove(start)
         if length > num_bytes:
             self._insert(start + num_bytes, length - num_bytes)
         self.free_bytes -= num_bytes

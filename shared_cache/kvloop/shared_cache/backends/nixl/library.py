@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +21,13 @@ _PROBE = "kvloop-probe"
 def load_nixl() -> Any:
     """Import NIXL's Python API; raises ConfigError saying what to install."""
     quiet_nixl()
+    _load_verbs_first()
     reasons = []
     for name in _MODULES:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
+            _quiet_logger()
+            return module
         except ImportError as error:
             reasons.append(str(error))
     raise ConfigError(
@@ -36,6 +42,19 @@ def quiet_nixl() -> None:
     # The AWS client's own mode tries a dead S3 endpoint for 25 s.
     os.environ.setdefault("AWS_RETRY_MODE", "standard")
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
+
+
+def _quiet_logger() -> None:
+    """It has been imported before, perhaps, and prints to stdout."""
+    if os.environ.get("NIXL_LOG_LEVEL") == "ERROR":
+        logging.getLogger("nixl").setLevel(logging.ERROR)
+
+
+def _load_verbs_first() -> None:
+    """The wheel has its own libibverbs, which loads the system's plugins and with them the system's
+    libnl beside the wheel's: loaded in that order, the process crashes at its exit."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libibverbs.so.1")
 
 
 def new_agent(module: Any, name: str) -> Any:

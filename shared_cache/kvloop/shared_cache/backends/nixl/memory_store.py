@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 
 from kvloop.shared_cache.backend import StorageBackend, StoredObject
 from kvloop.shared_cache.backends.directory.faults import Counts
@@ -11,10 +10,10 @@ from kvloop.shared_cache.backends.nixl import messages as m
 from kvloop.shared_cache.backends.nixl.agent import Operation, Place, PoolAgent, TransferFailed
 from kvloop.shared_cache.backends.nixl.config import MemoryConfig, params_of
 from kvloop.shared_cache.backends.nixl.control import ControlClient
-from kvloop.shared_cache.backends.nixl.object_table import Listed
-from kvloop.shared_cache.backends.nixl.record_table import parse_record_name, record_name
+from kvloop.shared_cache.backends.nixl.names import namespace_prefix, record_name, stored_object
+from kvloop.shared_cache.backends.nixl.object_table import Reserved
+from kvloop.shared_cache.backends.nixl.page_objects import PageObjects
 from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.page_object import object_name, parse_object_name
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 
@@ -24,9 +23,9 @@ class NixlMemoryStore(StorageBackend):
 
     def __init__(self, config: MemoryConfig, pool: HostPool, namespace: bytes) -> None:
         """Raise StorageUnavailable where no server answers."""
-        self._pool = pool
         self._namespace = namespace
-        self._size = pool.shape.object_bytes
+        self._objects = PageObjects(pool, namespace)
+        self._size = self._objects.num_bytes
         self._counts = Counts("gets", "sets", "no_room", "expired", "failed_transfers")
         self._control = ControlClient(config.server, config.timeout_s)
         try:
@@ -45,51 +44,62 @@ class NixlMemoryStore(StorageBackend):
             ) from error
 
     def exists(self, keys: Sequence[bytes]) -> list[bool]:
-        return self._by_key(self._control.ask(m.Exists(self._names(keys), self._size), m.Flags).flags)
+        request = m.Exists(self._objects.names(keys), self._size)
+        return self._objects.all_of(self._control.ask(request, m.Flags).flags)
 
     def get(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
         if not keys:
             return []
-        leases = self._control.ask(m.Locate(self._names(keys), self._size), m.Leases).leases
+        leases = self._control.ask(m.Locate(self._objects.names(keys), self._size), m.Leases).leases
         held = [lease.ticket for lease in leases if lease.ticket]
-        is_found = self._by_key([lease.ticket > 0 for lease in leases])
-        groups = self._pool.shape.head_groups
+        is_found = self._objects.all_of([lease.ticket > 0 for lease in leases])
+        groups = self._objects.num_groups
         try:
             wanted = [i for i in range(len(leases)) if is_found[i // groups]]
             offsets = [leases[i].offset for i in wanted]
-            self._transfer("READ", [self._place(slots, i) for i in wanted], offsets)
+            self._transfer("READ", [self._objects.place(slots, i) for i in wanted], offsets)
         finally:
             ended = self._control.ask(m.Release(held), m.Flags).flags if held else []
         in_time = dict(zip(held, ended, strict=True))
         self._counts.add("expired", ended.count(False))
         self._counts.add("gets", sum(is_found))
-        return self._by_key([in_time.get(lease.ticket, False) for lease in leases])
+        return self._objects.all_of([in_time.get(lease.ticket, False) for lease in leases])
 
     def set(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
         if not keys:
             return []
-        grants = self._control.ask(m.Reserve(self._names(keys), self._size), m.Grants).grants
+        request = m.Reserve(self._objects.names(keys), self._size)
+        grants = self._control.ask(request, m.Grants).grants
+        has_room = self._objects.all_of([grant.state != "no_room" for grant in grants])
+        groups = self._objects.num_groups
         mine = [i for i, grant in enumerate(grants) if grant.state == "reserved"]
-        tickets = [grants[i].ticket for i in mine]
-        try:
-            places = [self._place(slots, i) for i in mine]
-            self._transfer("WRITE", places, [grants[i].offset for i in mine])
-        except StorageUnavailable:
-            self._control.ask(m.Abort(tickets), m.Flags)
-            raise
+        wanted = [i for i in mine if has_room[i // groups]]
+        self._abort([grants[i].ticket for i in mine if not has_room[i // groups]])
+        # Where this fails the reservations are left to end by themselves: it is not known whether
+        # something is still being written.
+        places = [self._objects.place(slots, i) for i in wanted]
+        self._transfer("WRITE", places, [grants[i].offset for i in wanted])
         stored = [grant.state == "stored" for grant in grants]
-        flags = self._control.ask(m.Commit(tickets), m.Flags).flags if tickets else []
-        for i, is_stored in zip(mine, flags, strict=True):
+        for i, is_stored in zip(wanted, self._commit(grants, wanted), strict=True):
             stored[i] = is_stored
-        self._counts.add("sets", len(mine))
+        self._counts.add("sets", len(wanted))
+        self._counts.add("no_room", has_room.count(False))
+        return self._objects.all_of(stored)
+
+    def _abort(self, tickets: list[int]) -> None:
+        if tickets:
+            self._control.ask(m.Abort(tickets), m.Flags)
+
+    def _commit(self, grants: Sequence[Reserved], wanted: Sequence[int]) -> list[bool]:
+        if not wanted:
+            return []
+        flags = self._control.ask(m.Commit([grants[i].ticket for i in wanted]), m.Flags).flags
         self._counts.add("expired", flags.count(False))
-        self._counts.add("no_room", sum(grant.state == "no_room" for grant in grants))
-        return self._by_key(stored)
+        return flags
 
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
-        flags = self._control.ask(m.Delete(self._names(keys)), m.Flags).flags
-        groups = self._pool.shape.head_groups
-        return [any(flags[i : i + groups]) for i in range(0, len(flags), groups)]
+        flags = self._control.ask(m.Delete(self._objects.names(keys)), m.Flags).flags
+        return self._objects.any_of(flags)
 
     def put_small(self, name: str, value: bytes) -> bool:
         record = m.PutRecord(record_name(self._namespace, name), value)
@@ -102,22 +112,25 @@ class NixlMemoryStore(StorageBackend):
         return self._counts.snapshot() | {"overdue": float(self._agent.num_overdue)}
 
     def clear(self) -> None:
-        self._control.ask(m.Clear(f"kvl1-{self._namespace.hex()}-"), m.Flags)
+        self._control.ask(m.Clear(namespace_prefix(self._namespace)), m.Flags)
 
     def objects(self) -> Iterator[StoredObject]:
         for are_records in (False, True):
             after = 0
             while part := self._control.ask(m.List(after, are_records), m.Listing).objects:
-                yield from filter(None, map(_stored_object, part))
+                shown = (stored_object(o.name, o.num_bytes, o.used_at) for o in part)
+                yield from filter(None, shown)
                 after = part[-1].serial
 
     def probe(self) -> None:
         self._control.ask(m.Exists([], self._size), m.Flags)
 
     def close(self) -> None:
-        self._agent.remove_peer(self._peer)
-        self._agent.close()
-        self._control.close()
+        try:
+            self._agent.remove_peer(self._peer)
+        finally:
+            self._agent.close()
+            self._control.close()
 
     def _transfer(
         self, operation: Operation, local: Sequence[Place], offsets: Sequence[int]
@@ -131,29 +144,3 @@ class NixlMemoryStore(StorageBackend):
         except TransferFailed as error:
             self._counts.add("failed_transfers")
             raise StorageUnavailable(f"storage backend 'nixl': UCX: {error}") from error
-
-    def _place(self, slots: Sequence[int], index: int) -> Place:
-        """Of the object of this index among all groups of all slots."""
-        page, group = divmod(index, self._pool.shape.head_groups)
-        return Place(self._pool.address(slots[page], group), self._size)
-
-    def _names(self, keys: Sequence[bytes]) -> list[str]:
-        groups = range(self._pool.shape.head_groups)
-        return [object_name(self._namespace, key, group) for key in keys for group in groups]
-
-    def _by_key(self, found: Iterable[bool]) -> list[bool]:
-        """Whether all objects of a key were found, key by key."""
-        objects = iter(found)
-        groups = self._pool.shape.head_groups
-        return [all(page) for page in iter(lambda: list(islice(objects, groups)), [])]
-
-
-def _stored_object(listed: Listed) -> StoredObject | None:
-    """None for a name that is none of ours."""
-    name = parse_object_name(listed.name)
-    if name is not None:
-        return StoredObject(*name, listed.num_bytes, listed.used_at)
-    namespace = parse_record_name(listed.name)
-    if namespace is not None:
-        return StoredObject(namespace, None, 0, listed.num_bytes, listed.used_at)
-    return None

@@ -10,9 +10,10 @@ can no longer be committed, and since its writer may still write, the space is k
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from kvloop.shared_cache.backends.nixl.extents import Extents
@@ -86,7 +87,7 @@ class ObjectTable:
         self._tickets = itertools.count(1)
         self._writing: dict[int, _Writing] = {}
         self._reading: dict[int, _Lease] = {}
-        self._aside: list[_Writing] = []
+        self._aside: deque[_Writing] = deque()
 
     @property
     def num_objects(self) -> int:
@@ -147,13 +148,13 @@ class ObjectTable:
 
     def sweep(self, now: float) -> None:
         """End what is past its deadline; call often."""
-        for ticket in [t for t, lease in self._reading.items() if lease.until <= now]:
+        for ticket in _past(self._reading, now):
             self._end_lease(ticket)
-        for ticket in [t for t, writing in self._writing.items() if writing.until <= now]:
+        for ticket in _past(self._writing, now):
             writing = self._writing.pop(ticket)
             self._aside.append(writing._replace(until=now + QUARANTINE * self._lease_s))
-        for writing in [writing for writing in self._aside if writing.until <= now]:
-            self._aside.remove(writing)
+        while self._aside and self._aside[0].until <= now:
+            writing = self._aside.popleft()
             self._extents.give(writing.offset, writing.num_bytes)
 
     # --- one object -------------------------------------------------------------------------------
@@ -178,16 +179,14 @@ class ObjectTable:
 
     def _room(self, num_bytes: int) -> int | None:
         """Evict from the least recently used on, past what is being read, until there is room."""
-        offset = self._extents.take(num_bytes)
-        if offset is not None:
-            return offset
-        for name in [name for name, stored in self._by_use.items() if not stored.num_leases]:
-            self._drop(name)
+        while (offset := self._extents.take(num_bytes)) is None:
+            unused = (name for name, stored in self._by_use.items() if not stored.num_leases)
+            victim = next(unused, None)
+            if victim is None:
+                return None
+            self._drop(victim)
             self.num_evicted += 1
-            offset = self._extents.take(num_bytes)
-            if offset is not None:
-                return offset
-        return None
+        return offset
 
     def _commit(self, ticket: int, now: float) -> bool:
         writing = self._writing.pop(ticket, None)
@@ -236,3 +235,8 @@ class ObjectTable:
     def _free_if_unused(self, stored: _Object) -> None:
         if stored.is_gone and not stored.num_leases:
             self._extents.give(stored.offset, stored.num_bytes)
+
+
+def _past(tickets: Mapping[int, _Writing | _Lease], now: float) -> list[int]:
+    """All last equally long, so that those given first end first."""
+    return [ticket for ticket, _ in takewhile(lambda item: item[1].until <= now, tickets.items())]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,19 +11,6 @@ from kvloop.shared_cache.backends.nixl.object_table import Listed
 
 MAX_RECORD_BYTES = 1 << 20
 _OVERHEAD_BYTES = 512  # of a record's name and its place in the table
-_NAME = re.compile(r"kvl1-([0-9a-f]{64})-small-[0-9a-f]{64}", re.ASCII)
-
-
-def record_name(namespace: bytes, name: str) -> str:
-    """A record's name among all namespaces', whatever `name` holds."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"kvl1-{namespace.hex()}-small-{digest}"
-
-
-def parse_record_name(name: str) -> bytes | None:
-    """The namespace of a name that `record_name` made; None for any other."""
-    match = _NAME.fullmatch(name)
-    return bytes.fromhex(match[1]) if match else None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -61,9 +61,7 @@ class MemoryServerConfig:
             raise ConfigError(f"lease_s must be above 0 and at most 3600, got {self.lease_s}")
 
 
-def run_memory_server(
-    config: MemoryServerConfig, report: Callable[[str], None] = print
-) -> None:
+def run_memory_server(config: MemoryServerConfig, report: Callable[[str], None] = print) -> None:
     """Serve until SIGTERM or SIGINT; call from the main thread of a process of its own.
 
     `report` gets one line when the server is ready. Raises ConfigError or StorageError where it
@@ -89,6 +87,7 @@ def run_memory_server(
 def _serve(socket: zmq.Socket[bytes], desk: Desk, stop: threading.Event) -> None:
     decoder = msgspec.msgpack.Decoder(m.Request)
     encoder = msgspec.msgpack.Encoder()
+    now = 0.0
     while not stop.is_set():
         if not socket.poll(_POLL_MS):
             continue
@@ -96,9 +95,10 @@ def _serve(socket: zmq.Socket[bytes], desk: Desk, stop: threading.Event) -> None
         if len(frames) != 3:
             continue
         client, number, body = frames
+        now = max(now, time.time())  # leases must not see a clock that is set back
         reply: m.Reply
         try:
-            reply = desk.answer(decoder.decode(body), time.time())
+            reply = desk.answer(decoder.decode(body), now)
         except msgspec.MsgspecError as error:
             reply = m.Refusal(f"the request was not understood: {error}")
         with contextlib.suppress(zmq.Again, zmq.ZMQError):  # a client that has gone meanwhile
