@@ -147,7 +147,8 @@ def test_drafts_are_gone_after_a_set(nodes: Nodes) -> None:
     backend = nodes.open()
     backend.set(new_keys(3), [0, 1, 2])
     nodes.mount.fail("LINK", errno.EIO)
-    backend.set(new_keys(3), [0, 1, 2])
+    with pytest.raises(StorageUnavailable):
+        backend.set(new_keys(3), [0, 1, 2])
     assert not list(nodes.mount.backing.glob("kvloop/kvl1/*/tmp/*"))
 
 

@@ -216,12 +216,12 @@ def test_a_batch_is_spread_over_numjobs_rings_at_most(
 
 
 def test_posix_moves_numjobs_objects_at_once(pool: HostPool, mount: Path) -> None:
-    def names() -> list[str]:
-        return [t.name for t in threading.enumerate() if t.name.startswith("l3-hf3fs-io")]
+    def threads() -> set[threading.Thread]:
+        return {t for t in threading.enumerate() if t.name.startswith("l3-hf3fs-io")}
 
-    before = len(names())
+    before = threads()
     backend = opened(pool, mount, io="posix", numjobs=5)
-    assert len(names()) - before == 5
+    assert len(threads() - before) == 5
     backend.close()
 
 
@@ -239,12 +239,12 @@ def test_a_ring_is_given_up_after_client_timeout(pool: HostPool, mount: Path, na
 
 
 def test_metadata_calls_have_as_many_threads_as_are_asked_for(pool: HostPool, mount: Path) -> None:
-    def names() -> list[str]:
-        return [t.name for t in threading.enumerate() if t.name.startswith("l3-hf3fs-settle")]
+    def threads() -> set[threading.Thread]:
+        return {t for t in threading.enumerate() if t.name.startswith("l3-hf3fs-settle")}
 
-    before = len(names())
+    before = threads()
     backend = opened(pool, mount, io="posix", num_threads=3)
-    assert len(names()) - before == 3
+    assert len(threads() - before) == 3
     backend.close()
 
 

@@ -6,18 +6,12 @@ import errno
 import os
 from collections.abc import Sequence
 
-from kvloop.shared_cache.backends.directory.faults import NO_ROOM
 from kvloop.shared_cache.backends.directory.page_io import PageIO, Transfer
 from kvloop.shared_cache.workers import Workers
-
-_NO_FAULT = NO_ROOM | {errno.EROFS}
 
 
 class SettledIO(PageIO):
     """Another mover of bytes, whose written files are settled; closed with this one.
-
-    Raises OSError where all files of a batch fail: names may still be answered from a cache, but
-    the store does not work.
 
     3FS learns the true length of a file when a descriptor of it is closed, and files are linked to
     their names while they are still open. Without this another node could find the name with length
@@ -30,13 +24,16 @@ class SettledIO(PageIO):
         self._threads = Workers(num_threads, "l3-hf3fs-settle")
 
     def read(self, transfers: Sequence[Transfer]) -> list[int]:
-        return _checked(self._io.read(transfers))
+        return self._io.read(transfers)
 
     def write(self, transfers: Sequence[Transfer]) -> list[int]:
-        return _checked(self._threads.map(_settled, transfers, self._io.write(transfers)))
+        return self._threads.map(_settled, transfers, self._io.write(transfers))
 
     def forget(self, fd: int) -> None:
         self._io.forget(fd)
+
+    def stats(self) -> dict[str, float]:
+        return self._io.stats()
 
     def close(self) -> None:
         self._threads.stop()
@@ -46,12 +43,6 @@ class SettledIO(PageIO):
 def settle(fd: int) -> None:
     """Have 3FS find out the true length of an open file; raises OSError."""
     os.close(os.dup(fd))
-
-
-def _checked(lengths: list[int]) -> list[int]:
-    if lengths and all(length < 0 and -length not in _NO_FAULT for length in lengths):
-        raise OSError(-lengths[0], os.strerror(-lengths[0]))
-    return lengths
 
 
 def _settled(transfer: Transfer, length: int) -> int:

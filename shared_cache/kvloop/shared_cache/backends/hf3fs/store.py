@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 
 class Hf3fsStore(DirectoryStore):
-    """One namespace on a mount; `stats` tell of the rings too, where there are any."""
+    """One namespace on a mount."""
 
     def __init__(
         self,
@@ -34,7 +33,7 @@ class Hf3fsStore(DirectoryStore):
         """Raise StorageUnavailable where the mount, or /dev/shm for the rings, cannot be had."""
         try:
             require_mount(Path(rings.mount), config.require_mount)
-            io, self._ring_stats = _mover(config, rings, usrbio, pool)
+            io = _mover(config, rings, usrbio, pool)
         except OSError as error:
             raise StorageUnavailable(f"storage backend 'hf3fs': {error}") from error
         settings = DirectorySettings(
@@ -50,14 +49,8 @@ class Hf3fsStore(DirectoryStore):
             raise
         self._small = Records(self._layout, self._drafts)
 
-    def stats(self) -> dict[str, float]:
-        return {**super().stats(), **self._ring_stats()}
 
-
-def _mover(
-    config: Hf3fsConfig, rings: RingSettings, usrbio: Any | None, pool: HostPool
-) -> tuple[PageIO, Callable[[], dict[str, float]]]:
+def _mover(config: Hf3fsConfig, rings: RingSettings, usrbio: Any | None, pool: HostPool) -> PageIO:
     if usrbio is None:
-        return ThreadIO(pool, num_threads=config.numjobs, is_direct=True, name="l3-hf3fs-io"), dict
-    io = UsrbioIO(usrbio, rings, config.numjobs, pool)
-    return io, io.stats
+        return ThreadIO(pool, num_threads=config.numjobs, is_direct=True, name="l3-hf3fs-io")
+    return UsrbioIO(usrbio, rings, config.numjobs, pool)
