@@ -15,6 +15,7 @@ from kvloop.cli.help_format import HelpFormatter, Subparsers, add_command
 from kvloop.shared_cache.errors import ConfigError, KVLoopError
 from kvloop.shared_cache.store_tools.address import StoreAddress
 
+_CLOSING_S = 5.0
 _STORES = """\
 a store is written as
   file:/PATH              the backend file on that directory
@@ -299,19 +300,25 @@ def _with_modules(store: StoreAddress, args: argparse.Namespace) -> StoreAddress
 
 def _ended(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run, and end the process at once where a call to a store still hangs."""
-    from kvloop.shared_cache.store_tools.open_store import has_hanging_calls
+    from kvloop.cli.cache.screen import only_our_words
+    from kvloop.shared_cache.store_tools.open_store import all_ended
 
+    with only_our_words():
+        status = _status(run, args)
+        if not all_ended(_CLOSING_S):
+            sys.stdout.flush()
+            os._exit(status)  # a client library's destructors would wait for a store that is gone
+    return status
+
+
+def _status(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     try:
-        status = run(args)
+        return run(args)
     except BrokenPipeError:  # `kvloop cache ls ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        return 0
     except KVLoopError as error:
-        if not has_hanging_calls():
-            raise
         print(f"{args.prog}: error: {error}", file=sys.stderr)
-        status = 2 if isinstance(error, ConfigError) else 1
-    if has_hanging_calls():
-        sys.stdout.flush()
-        os._exit(status)  # a client library's destructors would wait for a store that is gone
-    return status
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130

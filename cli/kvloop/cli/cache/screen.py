@@ -42,6 +42,34 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def only_our_words() -> Iterator[None]:
+    """Keep what client libraries write to stderr off the screen: it would tear tables and bars.
+
+    Mooncake's logs errors even where all is well. Not where the user has set its log level.
+    """
+    if "MC_LOG_LEVEL" in os.environ or not _is_plain_stderr():
+        yield
+        return
+    ours, theirs = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(theirs, 2)
+    previous, sys.stderr = sys.stderr, open(ours, "w", buffering=1, closefd=False)
+    try:
+        yield
+    finally:
+        sys.stderr = previous
+        os.dup2(ours, 2)
+        os.close(ours)
+        os.close(theirs)
+
+
+def _is_plain_stderr() -> bool:
+    try:
+        return sys.stderr.fileno() == 2
+    except (OSError, ValueError):
+        return False
+
+
 class Meter:
     """Counts what a command has done; `advance` is told of it."""
 

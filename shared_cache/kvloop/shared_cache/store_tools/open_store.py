@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from itertools import islice
@@ -17,13 +18,17 @@ from kvloop.shared_cache.workers import Workers
 Result = TypeVar("Result")
 
 _LISTED_AT_ONCE = 1000
-_CLOSE_S = 5.0
-_given_up: list[Callable[[], bool]] = []
+_unended: list[Callable[[float], bool]] = []
 
 
-def has_hanging_calls() -> bool:
-    """Whether a store that was given up still runs a call: a process must not wait for that."""
-    return not all(has_ended() for has_ended in _given_up)
+def all_ended(timeout_s: float) -> bool:
+    """Wait for what goes on behind stores that were let go; False where a call still hangs.
+
+    A process must not wait for that at its end, as the store's client library would.
+    """
+    until = time.monotonic() + timeout_s
+    _unended[:] = [ends for ends in _unended if not ends(max(0.0, until - time.monotonic()))]
+    return not _unended
 
 
 class OpenStore:
@@ -44,7 +49,6 @@ class OpenStore:
         self.pool = pool
         self.namespace = namespace
         self._deadline_s = deadline_s
-        self._is_stuck = False
         opener = address.opener(pool, namespace)
         opening = Workers(1, "cache-open")
         future = opening.submit(opener)
@@ -55,9 +59,9 @@ class OpenStore:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Some stores take a second to close: the next is opened meanwhile.
         self._session.retire()
-        if not self._session.closed.wait(0 if self._is_stuck else _CLOSE_S):
-            _given_up.append(self._session.closed.is_set)
+        _unended.append(self._session.closed.wait)
 
     def exists(self, keys: Sequence[bytes]) -> list[bool]:
         """As the backend's; so for all below."""
@@ -107,8 +111,7 @@ class OpenStore:
 
     def _finish(self, future: Future[Result]) -> Result:
         if not wait([future], self._deadline_s).done:
-            self._is_stuck = True
-            _given_up.append(future.done)
+            _unended.append(lambda timeout_s: bool(wait([future], timeout_s).done))
             raise StorageUnavailable(
                 f"{self.label} did not answer within {self._deadline_s:g} s; is it there? "
                 "(--timeout-s waits longer)"
