@@ -53,7 +53,7 @@ def only_our_words() -> Iterator[None]:
         return
     ours, theirs = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(theirs, 2)
-    previous, sys.stderr = sys.stderr, open(ours, "w", buffering=1, closefd=False)
+    previous, sys.stderr = sys.stderr, os.fdopen(ours, "w", 1, closefd=False)
     try:
         yield
     finally:
@@ -65,7 +65,7 @@ def only_our_words() -> Iterator[None]:
 
 def _is_plain_stderr() -> bool:
     try:
-        return sys.stderr.fileno() == 2
+        return sys.stderr is not None and sys.stderr.fileno() == 2
     except (OSError, ValueError):
         return False
 
