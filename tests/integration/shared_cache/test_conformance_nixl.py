@@ -26,7 +26,11 @@ class TestPosix(BackendConformance):
 
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:
-        return posix(tmp_path, direct=True)
+        return posix(tmp_path, direct="on")
+
+    @pytest.fixture
+    def bounded(self, tmp_path: Path) -> Callable[[int], BackendSpec]:
+        return lambda num_bytes: posix(tmp_path, capacity_bytes=num_bytes)
 
 
 class TestPosixUring(BackendConformance):
@@ -34,7 +38,7 @@ class TestPosixUring(BackendConformance):
 
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:
-        return posix(tmp_path, plugin_params={"use_uring": True})
+        return posix(tmp_path, direct="off", plugin_params={"use_uring": True})
 
 
 def ucx(server: MemoryServer) -> BackendSpec:

@@ -26,9 +26,9 @@ class FileConfig(msgspec.Struct, frozen=True, kw_only=True):
     mount_point: str | None = None
     """Where set, the store is unavailable while nothing is mounted there."""
     capacity_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Of all pages under the root; None: no bound."""
-    direct: bool = False
-    """Open files with O_DIRECT; the file system must know it."""
+    """Of all pages under the root together; None: no bound."""
+    direct: Literal["auto", "on", "off"] = "auto"
+    """Past the page cache (O_DIRECT); auto: where the file system can."""
     files_at_once: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 128
     """Files of one call that are open, and in one NIXL request, at the same time."""
     overdue_s: Seconds = 30.0
