@@ -10,22 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
-
 from kvloop.shared_cache.backend import StorageBackend, StoredObject
 from kvloop.shared_cache.backends.aibrix.block_store import BlockStore, block_tokens
 from kvloop.shared_cache.backends.aibrix.config import AibrixConfig
 from kvloop.shared_cache.backends.aibrix.folders import (
     LOCKS,
-    Folder,
     block_hashes,
-    block_of_file,
-    files,
-    folders,
+    has_folder,
     pages_name,
     records_name,
-    stored_object,
 )
+from kvloop.shared_cache.backends.aibrix.inventory import clear_namespace, listed
 from kvloop.shared_cache.backends.aibrix.key_locks import KeyLocks
 from kvloop.shared_cache.backends.aibrix.shared_stores import StoreUse
 from kvloop.shared_cache.backends.fixed_record import (
@@ -121,14 +116,11 @@ class AibrixBackend(StorageBackend):
 
     def objects(self) -> Iterator[StoredObject]:
         with _faults_of_the_store():
-            for folder in folders(self._root):
-                yield from self._listed(folder)
+            yield from listed(self._config)
 
     def clear(self) -> None:
         with _faults_of_the_store():
-            for folder in folders(self._root):
-                if folder.namespace == self._namespace:
-                    self._empty(folder)
+            clear_namespace(self._config, self._namespace)
 
     def probe(self) -> None:
         self._require_root()
@@ -228,15 +220,12 @@ class AibrixBackend(StorageBackend):
             use = self._uses.get(name)
             if use is None:
                 self._require_root()
-                if not is_for_writing and not self._has_folder(name):
-                    return None
+                with _faults_of_the_store():
+                    if not is_for_writing and not has_folder(self._root, name):
+                        return None
                 use = StoreUse(self._config, name, block_bytes, num_tokens)
                 self._uses[name] = use
             return use.store
-
-    def _has_folder(self, name: str) -> bool:
-        with _faults_of_the_store():
-            return any(entry.name.startswith(f"{name}_") for entry in os.scandir(self._root))
 
     def _require_root(self) -> None:
         """A mount that went away must not look like an empty store, nor be written under."""
@@ -249,42 +238,6 @@ class AibrixBackend(StorageBackend):
         room = free.f_bavail * free.f_frsize
         wanted = self._pool.shape.slot_bytes + _SPARE_BYTES
         return "No space left" in str(error) or room < wanted or free.f_favail == 0
-
-    # --- all of a store ---------------------------------------------------------------------------
-
-    def _listed(self, folder: Folder) -> Iterator[StoredObject]:
-        if self._config.l2_cache_backend == "ROCKSDB":
-            with self._borrowed(folder) as store:
-                for block in store.hashes():
-                    yield stored_object(folder, block, store.block_bytes, None)
-            return
-        for path in files(folder):
-            block = block_of_file(path)
-            if block is not None:
-                try:
-                    status = path.stat()
-                except FileNotFoundError:
-                    continue
-                yield stored_object(folder, block, status.st_size, status.st_mtime)
-
-    def _empty(self, folder: Folder) -> None:
-        if self._config.l2_cache_backend == "ROCKSDB":
-            with self._borrowed(folder) as store:
-                for block in list(store.hashes()):
-                    store.delete([block])
-            return
-        for path in files(folder):
-            path.unlink(missing_ok=True)
-
-    @contextmanager
-    def _borrowed(self, folder: Folder) -> Iterator[BlockStore]:
-        """Another namespace's database, open for as long as this lasts."""
-        config = msgspec.structs.replace(self._config, layout=folder.layout)
-        use = StoreUse(config, folder.name, folder.block_bytes or RECORD_BYTES, folder.num_tokens)
-        try:
-            yield use.store
-        finally:
-            use.close()
 
     def _count(self, name: str, n: int) -> None:
         with self._lock:

@@ -51,6 +51,11 @@ def folders(root: Path) -> list[Folder]:
     return [found for entry in os.scandir(root) if (found := _folder(Path(entry.path)))]
 
 
+def has_folder(root: Path, name: str) -> bool:
+    """Whether AIBrix has made one for this name; raises OSError."""
+    return any(entry.name.startswith(f"{name}_") for entry in os.scandir(root))
+
+
 def block_hashes(key: bytes, head_groups: int) -> list[str]:
     """Of one page's objects."""
     return [f"{key.hex()}-{group}" for group in range(head_groups)]
