@@ -16,7 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = {"triton", "tvm_ffi", "sgl_kernel", "compressed_tensors", "PIL", "pybase64"}
+_PACKAGES = {
+    "triton",
+    "tvm_ffi",
+    "sgl_kernel",
+    "compressed_tensors",
+    "PIL",
+    "pybase64",
+    "orjson",
+}
 _MODULES = (
     "sglang.srt.utils.hf_transformers",
     "sglang.srt.utils.hf_transformers_utils",

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import sys
 import types
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kvloop.shared_cache.keys import page_keys
 
 VERSION = "0.5.23"
 _RUNTIME = (
@@ -66,7 +69,22 @@ def sglang_runtime(name: str) -> Any:
     with stand_ins(folder):
         for module in _RUNTIME:
             importlib.import_module(module)
-        return importlib.import_module(name)
+        found = importlib.import_module(name)
+    _need_no_compiler()
+    return found
+
+
+def _need_no_compiler() -> None:
+    """SGLang compiles its hash of pages when it is first used: this project's has the same keys."""
+
+    def get_hash(
+        tokens: array[int], num: int, _width: int, _bigram: bool, prior: bytes | None, page: int
+    ) -> list[str]:
+        keys = page_keys(list(tokens[:num]), page, prior or b"")
+        return [key.hex() for key in keys]
+
+    module = importlib.import_module("sglang.srt.mem_cache.cpp_utils.native_hash")
+    module._load_native_hash_module = lambda: types.SimpleNamespace(get_hash=get_hash)
 
 
 @contextmanager
