@@ -60,6 +60,8 @@ class WalkDue(NamedTuple):
 
     is_complete: bool
     walked_at: float
+    walker_until: float
+    """Until then another process walks, or walked when it died."""
 
 
 class Index:
@@ -179,9 +181,9 @@ class Index:
 
     def walks(self) -> WalkDue:
         """When the files were last walked over."""
-        select = "SELECT is_complete, walked_at FROM state"
-        is_complete, walked_at = self._connection.execute(select).fetchone()
-        return WalkDue(bool(is_complete), walked_at)
+        select = "SELECT is_complete, walked_at, walker_until FROM state"
+        is_complete, walked_at, walker_until = self._connection.execute(select).fetchone()
+        return WalkDue(bool(is_complete), walked_at, walker_until)
 
     def take_walk(self, walker: str, now: float, for_s: float) -> bool:
         """Become the one process that walks, or stay it; False where another does."""

@@ -44,7 +44,7 @@ class IndexAccount(Account):
         self._owed: dict[ObjectId, int] = {}
         self._touch_lock = threading.Lock()
         self._touched: dict[ObjectId, float] = {}
-        self._counts = Counts("evicted", "evicted_bytes", "index_faults")
+        self._counts = Counts("evicted", "evicted_bytes")
         self._used_bytes = 0
         self._largest = 1
         self._reconciler = Reconciler(root, self._ask_locked)
@@ -99,7 +99,10 @@ class IndexAccount(Account):
             return known | {o: self._touched[o] for o in objects if o in self._touched}
 
     def stats(self) -> dict[str, float]:
-        sizes = {"used_bytes": float(self._used_bytes)}
+        sizes = {
+            "used_bytes": float(self._used_bytes),
+            "index_faults": float(self._file.num_faults),
+        }
         if self._capacity is not None:
             sizes["capacity_bytes"] = float(self._capacity)
         return self._counts.snapshot() | sizes
@@ -191,18 +194,17 @@ class IndexAccount(Account):
 
     def _ask(self, work: Callable[[Index], Result], *, is_made: bool = True) -> Result | None:
         """None where it cannot be used now. The lock is held."""
-        index = self._file.get(is_made=is_made)
-        if index is None:
-            self._counts.add("index_faults", is_made)
-            return None
-        try:
-            result = work(index)
-            self._used_bytes = index.total()
-        except sqlite3.Error as error:
-            self._counts.add("index_faults")
-            self._file.failed(error)
-            return None
-        return result
+        for _ in range(2):  # one that is spoilt is begun anew
+            index = self._file.get(is_made=is_made)
+            if index is None:
+                break
+            try:
+                result = work(index)
+                self._used_bytes = index.total()
+                return result
+            except sqlite3.Error as error:
+                self._file.failed(error)
+        return None
 
     def _ask_locked(self, work: Callable[[Index], Result]) -> Result | None:
         with self._lock:

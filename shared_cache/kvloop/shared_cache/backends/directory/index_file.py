@@ -25,26 +25,28 @@ class IndexFile:
         self._index: Index | None = None
         self._retry_at = 0.0
         self._last_error = ""
+        self.num_faults = 0
 
     def get(self, *, is_made: bool) -> Index | None:
         """The index, made where `is_made`; None where it cannot be used now."""
-        if time.monotonic() < self._retry_at:
-            return None
-        if self._index is None and (is_made or self.path.exists()):
+        while self._index is None and time.monotonic() >= self._retry_at:
+            if not is_made and not self.path.exists():
+                return None
             try:
                 self._index = Index(self.path, is_made=is_made)
             except sqlite3.Error as error:
                 self.failed(error)
-        return self._index
+        return self._index if time.monotonic() >= self._retry_at else None
 
     def failed(self, error: sqlite3.Error) -> None:
-        """Leave it alone for a while; where it is spoilt, begin a new one."""
+        """Leave it alone for a while; where it is spoilt, `get` makes a new one at once."""
+        self.num_faults += 1
         if str(error) != self._last_error:
             self._last_error = str(error)
             log.warning("the index %s cannot be used: %s", self.path, error)
-        if _is_spoilt(error):
-            self._replace()
-        elif self._index is None or "locked" in str(error):  # asking again would wait again
+        if _is_spoilt(error) and self._replace():
+            return
+        if self._index is None or "locked" in str(error):  # asking again would wait again
             self._retry_at = time.monotonic() + _BACK_OFF_S
 
     def follow(self) -> None:
@@ -59,13 +61,17 @@ class IndexFile:
                 self._index.close()
         self._index = None
 
-    def _replace(self) -> None:
-        """Remove the index, unless another process has begun a new one already."""
+    def _replace(self) -> bool:
+        """Remove the index, unless another process has begun a new one; False: not possible."""
         spoilt = self._index.inode if self._index is not None else _inode(self.path)
         self.close()
-        with contextlib.suppress(OSError), _locked(self.path.with_name(self.path.name + "-lock")):
-            if _inode(self.path) == spoilt:
-                remove_index(self.path)
+        try:
+            with _locked(self.path.with_name(self.path.name + "-lock")):
+                if _inode(self.path) == spoilt:
+                    remove_index(self.path)
+        except OSError:  # another process is about to
+            return False
+        return True
 
 
 @contextlib.contextmanager

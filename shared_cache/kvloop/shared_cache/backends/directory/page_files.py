@@ -5,11 +5,12 @@ Nothing here raises for one page: what keeps it from being read or written goes 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from kvloop.shared_cache.backends.directory.draft import Draft, Drafts
-from kvloop.shared_cache.backends.directory.faults import Counts, ObjectFaults
+from kvloop.shared_cache.backends.directory.faults import FOREIGN, Counts, ObjectFaults
 from kvloop.shared_cache.backends.directory.layout import Layout
 from kvloop.shared_cache.backends.directory.root import OpenRoot, regular_size
 from kvloop.shared_cache.page_object import PageShape
@@ -32,14 +33,20 @@ class PageFiles:
 
     def has(self, root: OpenRoot, faults: ObjectFaults, key: bytes) -> bool:
         """Whether all objects of the page are there, whole."""
-        return all(self._has_object(root, faults, key, group) for group in self._groups)
+        try:
+            is_there = all(self._has_object(root, key, group) for group in self._groups)
+        except OSError as error:
+            faults.add(error)
+            return False
+        faults.sound()
+        return is_there
 
     def open(self, root: OpenRoot, faults: ObjectFaults, key: bytes) -> list[int]:
         """All groups' files, open; none where one is missing or of another size."""
         fds: list[int] = []
         try:
             for group in self._groups:
-                fds.append(root.open(self._layout.path(key, group), _READ | self._flags))
+                fds.append(self._open(root, self._layout.path(key, group)))
                 if regular_size(fds[-1]) != self._object_bytes:
                     self._counts.add("short_reads")
                     break
@@ -59,10 +66,12 @@ class PageFiles:
         drafts: dict[int, Draft] = {}
         try:
             for group in self._groups:
-                if not self._has_object(root, faults, key, group):
-                    name = self._layout.name(key, group)
-                    shard = self._layout.shard(key)
-                    drafts[group] = self._drafts.begin(root, shard, name, self._flags)
+                if self._is_object(root, faults, key, group):
+                    faults.sound()
+                    continue
+                name = self._layout.name(key, group)
+                shard = self._layout.shard(key)
+                drafts[group] = self._drafts.begin(root, shard, name, self._flags)
         except OSError as error:
             faults.add(error)
             for draft in drafts.values():
@@ -109,15 +118,27 @@ class PageFiles:
         finally:
             os.close(shard)
 
-    def _has_object(self, root: OpenRoot, faults: ObjectFaults, key: bytes, group: int) -> bool:
-        """A symlink in its place is counted, and is none."""
+    def _open(self, root: OpenRoot, path: str) -> int:
         try:
-            size = root.size(self._layout.path(key, group))
+            return root.open(path, _READ | self._flags)
         except OSError as error:
+            # A FIFO or a socket may refuse the flags; that is not the file system's fault.
+            if error.errno in (errno.EINVAL, errno.ENXIO) and root.size(path) is None:
+                raise OSError(errno.ELOOP, "is no regular file", path) from None
+            raise
+
+    def _is_object(self, root: OpenRoot, faults: ObjectFaults, key: bytes, group: int) -> bool:
+        """A symlink in its place is counted, and is to be replaced."""
+        try:
+            return self._has_object(root, key, group)
+        except OSError as error:
+            if error.errno not in FOREIGN:
+                raise
             faults.add(error)
             return False
-        faults.sound()
-        return size == self._object_bytes
+
+    def _has_object(self, root: OpenRoot, key: bytes, group: int) -> bool:
+        return root.size(self._layout.path(key, group)) == self._object_bytes
 
     def _publish(self, root: OpenRoot, draft: Draft) -> None:
         """The first to publish wins, unless what it left is no whole object."""

@@ -18,7 +18,6 @@ from kvloop.shared_cache.backends.directory.root import StoreRoot
 
 Result = TypeVar("Result")
 WALK_EVERY_S = 24 * 3600.0
-_LOOK_EVERY_S = 60.0
 _LEASE_S = 60.0
 
 
@@ -36,14 +35,11 @@ class Reconciler:
         self._ask = ask
         self._id = secrets.token_hex(8)
         self._steps: Iterator[None] | None = None
-        self._look_at = 0.0
 
     def run_for(self, seconds: float) -> None:
         """Go on with the walk that is due, if one is."""
-        if self._steps is None and time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + _LOOK_EVERY_S
-            if self._is_due() and self._keep_lease():
-                self._steps = self._walk()
+        if self._steps is None and self._is_due() and self._keep_lease():
+            self._steps = self._walk()
         until = time.monotonic() + seconds
         while self._steps is not None and time.monotonic() < until:
             try:
@@ -56,9 +52,10 @@ class Reconciler:
 
     def _is_due(self) -> bool:
         walks = self._ask(Index.walks)
-        if walks is None:
+        now = time.time()
+        if walks is None or walks.walker_until > now:
             return False
-        return not walks.is_complete or time.time() - walks.walked_at > WALK_EVERY_S
+        return not walks.is_complete or now - walks.walked_at > WALK_EVERY_S
 
     def _keep_lease(self) -> bool:
         return bool(self._ask(lambda index: index.take_walk(self._id, time.time(), _LEASE_S)))

@@ -64,7 +64,7 @@ class OpenRoot:
     def size(self, path: str) -> int | None:
         """Bytes of a regular file; None where there is none, or something else."""
         try:
-            fd = self.open(path, os.O_PATH | os.O_NOFOLLOW)
+            fd = self.open(path, os.O_PATH)
         except FileNotFoundError:
             return None
         try:
@@ -86,4 +86,6 @@ class OpenRoot:
 def regular_size(fd: int) -> int | None:
     """Bytes of the open file; None where it is not a regular one."""
     status = os.fstat(fd)
+    if stat.S_ISLNK(status.st_mode):  # opened itself, as O_PATH does without openat2
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -222,6 +222,8 @@ class DirectoryStore(StorageBackend):
             for part in parts:
                 self._io.forget(part.draft.fd)
                 self._drafts.end(root, part.draft)
+        known = [drafts is not None and len(drafts) < len(self._groups) for drafts in begun]
+        self._account.touch([item for key in compress(keys, known) for item in self._ids(key)])
         return stored
 
     def _write(self, root: OpenRoot, faults: ObjectFaults, parts: Sequence[_Part]) -> list[bool]:

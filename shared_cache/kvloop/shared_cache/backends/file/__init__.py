@@ -16,4 +16,5 @@ def prepare(
 ) -> BackendOpener:
     """Check the configuration; see the factory."""
     config = parse_backend_config("file", fields, FileConfig)
+    config.check_paths()
     return lambda: FileBackend(config, pool, namespace)

@@ -37,6 +37,12 @@ class FileConfig(msgspec.Struct, frozen=True, kw_only=True):
     mount_point: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     """Where set, the store is unavailable while nothing is mounted there."""
 
+    def check_paths(self) -> None:
+        """Raise ConfigError naming the field that is no path to be used."""
+        checked_root("root", self.root)
+        if self.mount_point is not None:
+            checked_root("mount_point", self.mount_point)
+
 
 class FileBackend(DirectoryStore):
     """See the module."""
