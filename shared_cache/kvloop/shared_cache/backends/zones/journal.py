@@ -1,0 +1,227 @@
+"""The outboxes of a site's nodes as small records of its local store: they outlive the nodes.
+
+    zones-<zone>-outboxes           ids of outboxes, 8 bytes each
+    zones-<zone>-<id>               head: beat, first and last segment, or released
+    zones-<zone>-<id>-<n>           segment: up to 128 keys
+
+A node has an outbox of its own and beats while it lives. One whose beat stands still for the lease
+is an orphan, and any node of the site takes its keys over. Two that do so at once send the same
+pages twice, which does no harm. Records cannot be deleted one by one: what is done with is emptied.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from kvloop.shared_cache.backends.chain.tier import Record
+
+_SEGMENT_KEYS = 128
+_KEY_BYTES = 32
+_ID_BYTES = 8
+_MAX_OUTBOXES = 64
+
+
+class Records(Protocol):
+    """Where it is kept: a Tier."""
+
+    def put_small(self, name: str, value: bytes) -> bool: ...
+
+    def get_small(self, name: str) -> Record | None: ...
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """Of one outbox."""
+
+    beat: int
+    first: int
+    last: int
+    """Segments first .. last hold keys that may not have been sent."""
+    is_released: bool
+    """Its node has closed in good order: it may be taken over at once."""
+
+
+class Journal:
+    """One node's outbox as records, and its eye on the others; thread-safe.
+
+    What cannot be written now is counted in `num_unwritten`: those keys would not survive the
+    process.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        zone: str,
+        max_pages: int,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.num_unwritten = 0
+        self._records = records
+        self._prefix = f"zones-{zone}-"
+        self._num_segments = -(-max_pages // _SEGMENT_KEYS) + 2
+        self._lease_s = lease_s
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._id = secrets.token_bytes(_ID_BYTES)
+        self._segments: dict[int, list[bytes]] = {}
+        self._open: dict[bytes, int] = {}  # keys that were not sent, and their segments
+        self._beat = 0
+        self._next = 0
+        self._written_range: tuple[int, int] | None = (0, -1)
+        self._is_begun = False
+        self._seen: dict[bytes, tuple[bytes, float]] = {}  # other heads, and since when
+
+    def append(self, keys: Sequence[bytes]) -> None:
+        """Write down keys that are new in the outbox."""
+        with self._lock:
+            if keys and not self._is_begun:
+                self._is_begun = self._register()
+            for key in keys:
+                segment = self._segment_with_room()
+                if segment is None:
+                    self.num_unwritten += 1
+                    continue
+                self._segments[segment].append(key)
+                self._open[key] = segment
+            self._write_head_if_moved()
+            for segment in sorted({self._open[key] for key in keys if key in self._open}):
+                self._write_segment(segment, keys)
+
+    def done(self, keys: Collection[bytes]) -> None:
+        """These need not be sent again; whole segments of them are let go of."""
+        with self._lock:
+            for key in keys:
+                self._open.pop(key, None)
+            still_open = set(self._open.values())
+            self._segments = {n: kept for n, kept in self._segments.items() if n in still_open}
+            self._write_head_if_moved()
+
+    def beat(self) -> None:
+        """Say that the node lives; call it some times within the lease."""
+        with self._lock:
+            if self._is_begun:
+                self._register()  # another node may have put the list at the same time
+                self._write_head()
+
+    def orphans(self) -> Iterator[list[bytes]]:
+        """The keys of outboxes whose node is gone.
+
+        Each is emptied when the next is asked for: write down its keys before.
+        """
+        for outbox in self._listed():
+            head = self._orphaned(outbox)
+            if head is not None:
+                keys = [
+                    key for n in range(head.first, head.last + 1) for key in self._read(outbox, n)
+                ]
+                yield keys
+                self._empty(outbox, head)
+
+    def release(self) -> None:
+        """The node closes: whatever is left may be taken over at once."""
+        with self._lock:
+            if self._is_begun:
+                self._write_head(is_released=True)
+
+    def reset(self) -> None:
+        """The namespace was cleared, its records too."""
+        with self._lock:
+            self._segments.clear()
+            self._open.clear()
+            self._is_begun, self._written_range = False, (0, -1)
+
+    # --- the node's own outbox ------------------------------------------------------------------
+
+    def _segment_with_room(self) -> int | None:
+        """None where all segments hold keys that were not sent."""
+        last = max(self._segments, default=None)
+        if last is not None and len(self._segments[last]) < _SEGMENT_KEYS:
+            return last
+        if self._next - min(self._segments, default=self._next) >= self._num_segments:
+            return None
+        self._segments[self._next] = []
+        self._next += 1
+        return self._next - 1
+
+    def _write_segment(self, segment: int, new: Sequence[bytes]) -> None:
+        value = b"".join(self._segments[segment])
+        if not self._records.put_small(self._segment_name(self._id, segment), value):
+            self.num_unwritten += sum(self._open.get(key) == segment for key in new)
+
+    def _write_head_if_moved(self) -> None:
+        if self._range() != self._written_range:
+            self._write_head()
+
+    def _range(self) -> tuple[int, int]:
+        """None of them: the last is before the first."""
+        return min(self._segments, default=0), max(self._segments, default=-1)
+
+    def _write_head(self, is_released: bool = False) -> None:
+        self._beat += 1
+        head = Head(self._beat, *self._range(), is_released)
+        is_written = self._records.put_small(
+            self._head_name(self._id), msgspec.msgpack.encode(head)
+        )
+        self._written_range = self._range() if is_written else None
+
+    def _register(self) -> bool:
+        outboxes = self._listed()
+        if self._id in outboxes:
+            return True
+        return self._list([*outboxes, self._id][-_MAX_OUTBOXES:])
+
+    # --- those of others ------------------------------------------------------------------------
+
+    def _orphaned(self, outbox: bytes) -> Head | None:
+        """The head of one whose node is gone; None of one that may live, or is this node's."""
+        record = self._records.get_small(self._head_name(outbox))
+        if outbox == self._id or record is None:
+            return None
+        value, now = record.value or b"", self._clock()
+        if self._seen.get(outbox, (None,))[0] != value:
+            self._seen[outbox] = (value, now)
+        head = _decoded(value)
+        is_silent = now - self._seen[outbox][1] >= self._lease_s
+        return head if head.is_released or is_silent else None
+
+    def _read(self, outbox: bytes, segment: int) -> list[bytes]:
+        record = self._records.get_small(self._segment_name(outbox, segment))
+        value = (record.value if record is not None else None) or b""
+        whole = len(value) - len(value) % _KEY_BYTES
+        return [value[i : i + _KEY_BYTES] for i in range(0, whole, _KEY_BYTES)]
+
+    def _empty(self, outbox: bytes, head: Head) -> None:
+        self._seen.pop(outbox, None)
+        self._list([other for other in self._listed() if other != outbox])
+        self._records.put_small(self._head_name(outbox), b"")
+        for segment in range(head.first, head.last + 1):
+            self._records.put_small(self._segment_name(outbox, segment), b"")
+
+    def _listed(self) -> list[bytes]:
+        record = self._records.get_small(f"{self._prefix}outboxes")
+        value = (record.value if record is not None else None) or b""
+        whole = len(value) - len(value) % _ID_BYTES
+        return [value[i : i + _ID_BYTES] for i in range(0, whole, _ID_BYTES)]
+
+    def _list(self, outboxes: Sequence[bytes]) -> bool:
+        return self._records.put_small(f"{self._prefix}outboxes", b"".join(outboxes))
+
+    def _head_name(self, outbox: bytes) -> str:
+        return f"{self._prefix}{outbox.hex()}"
+
+    def _segment_name(self, outbox: bytes, segment: int) -> str:
+        return f"{self._prefix}{outbox.hex()}-{segment % self._num_segments}"
+
+
+def _decoded(value: bytes) -> Head:
+    """One that cannot be read has no segments."""
+    try:
+        return msgspec.msgpack.decode(value, type=Head)
+    except msgspec.DecodeError:
+        return Head(0, 0, -1, False)
