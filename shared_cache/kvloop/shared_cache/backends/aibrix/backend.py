@@ -7,7 +7,7 @@ import importlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kvloop.shared_cache.backend import StorageBackend, StoredObject
@@ -142,7 +142,8 @@ class AibrixBackend(StorageBackend):
         if store.get(blocks, self._slab, offsets) == len(blocks):
             return True
         if any(store.leading_run([block]) for block in blocks):
-            with self._locks.hold(key.hex()):  # it may be on its way just now
+            # suppressed: who may not write here cannot repair, and reads on
+            with suppress(OSError), self._locks.hold(key.hex()):  # it may be on its way just now
                 return self._read_or_repair(store, blocks, offsets)
         return False
 
