@@ -6,20 +6,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hf3fs_library
 import pytest
 from hf3fs_mount import Hf3fsMount, can_mount
 
 from kvloop.shared_cache.conformance import BackendConformance, BackendSpec
 
 pytestmark = pytest.mark.integration
-STAND_IN = Path(__file__).parents[2] / "support" / "hf3fs_stand_in"
 
 
 @pytest.fixture(autouse=True)
 def library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in is found as the library would be, by processes that tests start too."""
-    monkeypatch.syspath_prepend(str(STAND_IN))
-    monkeypatch.setenv("PYTHONPATH", str(STAND_IN), prepend=":")
+    hf3fs_library.install(monkeypatch)
 
 
 class TestHf3fsPosixDirectory(BackendConformance):
@@ -32,7 +30,7 @@ class TestHf3fsPosixDirectory(BackendConformance):
 class TestHf3fsUsrbioDirectory(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:
-        (tmp_path / "3fs-virt" / "iovs").mkdir(parents=True)
+        hf3fs_library.make_mount(tmp_path)
         config = {"mount": str(tmp_path), "io": "usrbio", "require_mount": False}
         return BackendSpec(name="hf3fs", extra_config=config, can_list=True)
 
@@ -47,6 +45,7 @@ def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hf3fsMount]:
     mount.close()
 
 
+@pytest.mark.slow
 class TestHf3fsPosixMount(BackendConformance):
     @pytest.fixture
     def spec(self, mount: Hf3fsMount) -> BackendSpec:
