@@ -8,6 +8,7 @@ from kvloop.shared_cache.backends.directory.index_account import IndexAccount
 from kvloop.shared_cache.backends.directory.index_file import IndexFile
 from kvloop.shared_cache.backends.directory.layout import INDEX
 from kvloop.shared_cache.backends.directory.root import StoreRoot
+from kvloop.shared_cache.backends.directory.walk_account import WalkAccount
 
 
 def account_of(root: StoreRoot, capacity_bytes: int | None) -> Account:
@@ -19,4 +20,6 @@ def account_of(root: StoreRoot, capacity_bytes: int | None) -> Account:
         path = root.path / INDEX
         if capacity_bytes is not None or path.exists():
             return IndexAccount(root, IndexFile(path), capacity_bytes)
+    elif capacity_bytes is not None:
+        return WalkAccount(root, capacity_bytes)
     return NoAccount()

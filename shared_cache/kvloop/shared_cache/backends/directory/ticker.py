@@ -35,6 +35,11 @@ class Ticker:
         if self._thread is not None:
             self._thread.join(_STOP_S)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called: long work is to end early."""
+        return self._stopped.is_set()
+
     def _run(self) -> None:
         while not self._stopped.wait(_PERIOD_S):
             try:
