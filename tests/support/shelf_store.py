@@ -9,12 +9,16 @@ from typing import Any
 
 from kvloop.shared_cache.backend import StorageBackend, StoredObject
 from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.manifest import RECORD, Manifest, encode_manifest
 from kvloop.shared_cache.page_object import PageShape, seal
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 from kvloop.shared_cache.store_tools.address import StoreAddress
 from kvloop.shared_cache.wire import Role
 
 MODULE = "shelf_store"
+SHAPE = PageShape(num_layers=1, page_size=4, num_kv_heads=2, head_size=8, itemsize=2, head_groups=2)
+NS, OTHER = b"\x11" * 32, b"\x22" * 32
+KEYS = [bytes([i]) * 32 for i in range(8)]
 
 
 class Shelf:
@@ -64,6 +68,18 @@ class Shelf:
         data = bytearray(self.objects[namespace, key, group])
         data[place] ^= 1
         self.objects[namespace, key, group] = bytes(data)
+
+
+def keys_left(shelf: Shelf, namespace: bytes = NS) -> set[bytes]:
+    """Of the pages that have any object."""
+    return {key for ns, key, _ in shelf.objects if ns == namespace}
+
+
+def describe(shelf: Shelf, namespace: bytes = NS, **fields: Any) -> None:
+    """Give it a manifest."""
+    own = {"namespace": namespace.hex(), "shape": SHAPE, "model": "smollm2"}
+    manifest = Manifest(**{**own, "kv_dtype": "bfloat16", **fields})
+    shelf.records[namespace, RECORD] = encode_manifest(manifest)
 
 
 SHELVES: defaultdict[str, Shelf] = defaultdict(Shelf)

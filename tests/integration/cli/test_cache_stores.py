@@ -114,6 +114,40 @@ def test_pages_go_from_store_to_store_and_stay_the_same(
     assert run("verify", f"file:{back}")[0] == 0
 
 
+@pytest.mark.parametrize("kind", ["chain", "zones"])
+def test_pages_are_warmed_into_the_near_store(
+    mooncake: MooncakeStore, namespace: bytes, tmp_path: Path, kind: str
+) -> None:
+    near = {"backend": "file", "config": {"root": str(tmp_path / "near")}}
+    far = {"backend": "mooncake", "config": mooncake.config}
+    fields: dict[str, Any] = {"near": near, "far": far}
+    if kind == "zones":
+        fields = {"zone": "edge-a", "local": near, "central": far}
+    fill("mooncake", mooncake.config, namespace, 40)
+    warmed = report("warm", written((kind, fields)), "--namespace", namespace.hex())
+    assert (warmed["copied"], warmed["manifest"]) == (40, True)
+    assert len(files_of(tmp_path / "near")) == 80
+    # Through the two of them, into a third.
+    copied = report(
+        "copy", written((kind, fields)), f"file:{tmp_path / 'c'}", "--namespace", namespace.hex()
+    )
+    assert copied["copied"] == 40 and files_of(tmp_path / "c") == files_of(tmp_path / "near")
+
+
+def test_pages_are_copied_into_a_chain(
+    mooncake: MooncakeStore, namespace: bytes, tmp_path: Path
+) -> None:
+    near = {"backend": "file", "config": {"root": str(tmp_path / "near")}}
+    chain = "chain", {"near": near, "far": {"backend": "mooncake", "config": mooncake.config}}
+    fill("file", {"root": str(tmp_path / "a")}, namespace, 40)
+    assert report("copy", f"file:{tmp_path / 'a'}", written(chain))["copied"] == 40
+    far = written(("mooncake", mooncake.config))
+    assert report("verify", far, "--namespace", namespace.hex())["good_by_writer"] == {
+        "decode": 14,
+        "prefill": 26,
+    }
+
+
 def flipped(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[10] ^= 4

@@ -9,7 +9,7 @@ from kvloop.cli.cache.wanted import Wanted
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.manifest import Manifest
 from kvloop.shared_cache.page_object import FORMAT_VERSION, PageShape
-from kvloop.shared_cache.storage_errors import StorageUnsupported
+from kvloop.shared_cache.storage_errors import StorageError, StorageUnsupported
 from kvloop.shared_cache.store_tools.address import StoreAddress, leaves
 from kvloop.shared_cache.store_tools.listing import ListedPage, Listing, by_use
 from kvloop.shared_cache.store_tools.survey import look, read_manifest
@@ -169,6 +169,14 @@ class Manifests:
     def of(self, namespace: bytes) -> Manifest | None:
         """None: no tier has one."""
         if namespace not in self._found:
-            each = (read_manifest(leaf, namespace, self._deadline_s) for _, leaf in self._leaves)
+            each = (self._read(leaf, namespace) for _, leaf in self._leaves)
             self._found[namespace] = next((m for m in each if m is not None), None)
         return self._found[namespace]
+
+    def _read(self, leaf: StoreAddress, namespace: bytes) -> Manifest | None:
+        try:
+            return read_manifest(leaf, namespace, self._deadline_s)
+        except StorageError:
+            if len(self._leaves) == 1:
+                raise
+            return None  # another tier may have it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from kvloop.cli.cache.wanted import Wanted
 from kvloop.cli.cache.words import age_words, bytes_words
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.manifest import Manifest
-from kvloop.shared_cache.storage_errors import StorageUnsupported
+from kvloop.shared_cache.storage_errors import StorageError, StorageUnsupported
 from kvloop.shared_cache.store_tools.address import leaves
 from kvloop.shared_cache.store_tools.listing import Listing
 from kvloop.shared_cache.store_tools.survey import Survey, look
@@ -41,32 +41,39 @@ class _Row:
 
 
 def stat(wanted: Wanted, *, as_json: bool) -> int:
-    """Show it; 0."""
+    """Show it; 1 where a tier of several failed, and StorageError where all did."""
     manifests = Manifests(wanted.address, wanted.deadline_s)
-    stores = [_store(wanted, survey, manifests) for survey in _surveys(wanted)]
+    surveys, has_failed = _surveys(wanted)
+    stores = [_store(wanted, survey, manifests) for survey in surveys]
     if as_json:
         print_json({"stores": [_json(survey, rows) for survey, rows in stores]})
-        return 0
-    for survey, rows in stores:
-        _show(survey, rows)
-    return 0
+    else:
+        for survey, rows in stores:
+            _show(survey, rows)
+    return 1 if has_failed else 0
 
 
-def _surveys(wanted: Wanted) -> Iterator[Survey]:
-    """Of each store that can list; the others are spoken of."""
-    num_listed = 0
-    refusal = ""
+def _surveys(wanted: Wanted) -> tuple[list[Survey], bool]:
+    """Of each tier that can be listed; whether one failed, which is spoken of."""
+    surveys: list[Survey] = []
+    errors: list[StorageError] = []
     for tier, address in leaves(wanted.address):
         try:
-            yield look(tier, address, wanted.deadline_s)
-            num_listed += 1
+            surveys.append(look(tier, address, wanted.deadline_s))
         except StorageUnsupported as error:
-            refusal = f"{address.label} cannot list what it holds ({error})"
-            note(refusal)
-    if not num_listed:
-        raise StorageUnsupported(
-            f"{refusal}: `kvloop cache ls --namespace HEX --keys FILE` says which pages are there"
-        )
+            errors.append(
+                StorageUnsupported(
+                    f"{address.label} cannot list what it holds ({error}): `kvloop cache ls "
+                    "--namespace HEX --keys FILE` says which pages are there"
+                )
+            )
+        except StorageError as error:
+            errors.append(error)
+    if not surveys:
+        raise errors[0]
+    for failure in errors:
+        note(str(failure))
+    return surveys, any(not isinstance(failure, StorageUnsupported) for failure in errors)
 
 
 def _store(wanted: Wanted, survey: Survey, manifests: Manifests) -> tuple[Survey, list[_Row]]:
@@ -137,9 +144,8 @@ def _table(title: str, rows: Sequence[_Row]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     has_incomplete = any(row.num_incomplete for row in rows)
     table.add_column("namespace", no_wrap=True)
-    table.add_column("model", overflow="fold")
-    table.add_column("KV", no_wrap=True)
-    for name in ("pages", *(["incomplete"] if has_incomplete else []), "size", "oldest", "newest"):
+    table.add_column("pages of", overflow="fold")
+    for name in ("pages", *(["partial"] if has_incomplete else []), "size", "last used"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row, has_incomplete))
@@ -150,25 +156,30 @@ def _table(title: str, rows: Sequence[_Row]) -> Table:
 
 
 def _cells(row: _Row, has_incomplete: bool) -> list[str]:
-    now = time.time()
     return [
         row.namespace[:_DIGITS],
-        row.manifest.model if row.manifest is not None else "",
         _kind(row.manifest) if row.namespace else "",
         f"{row.num_pages:,}",
         *([f"{row.num_incomplete:,}"] if has_incomplete else []),
         bytes_words(row.num_bytes),
-        age_words(row.oldest, now),
-        age_words(row.newest, now),
+        _uses(row),
     ]
 
 
 def _kind(manifest: Manifest | None) -> str:
-    """Such as `bfloat16 x 64`, or `int8 x 64`: what a page holds of how many tokens."""
+    """Such as `smollm2, bfloat16 x 64`: what a page holds of how many tokens."""
     if manifest is None:
-        return "no manifest"
+        return "? (no manifest)"
     codec = manifest.shape.codec
-    return f"{manifest.kv_dtype if codec == 'none' else codec} x {manifest.shape.page_size}"
+    kind = manifest.kv_dtype if codec == "none" else codec
+    return ", ".join(filter(None, (manifest.model, f"{kind} x {manifest.shape.page_size}".strip())))
+
+
+def _uses(row: _Row) -> str:
+    """Such as `3s-12d` ago: of the last used page, and of the one that was not used longest."""
+    now = time.time()
+    newest, oldest = age_words(row.newest, now), age_words(row.oldest, now)
+    return newest if newest == oldest else f"{newest}-{oldest}"
 
 
 def _total(rows: Sequence[_Row]) -> _Row:
