@@ -81,6 +81,14 @@ def test_batch_calls_are_used_where_the_class_has_them(pool: HostPool) -> None:
     assert made.num_calls == {"set": 1, "get": 1, "exists": 1}
 
 
+def test_a_key_that_comes_twice_is_asked_for_once_and_read_into_both_slots(pool: HostPool) -> None:
+    backend = opened(pool, "NoTwins")
+    assert backend.set([KEYS[0], KEYS[1], KEYS[0]], [0, 1, 2]) == [True] * 3
+    assert backend.get([KEYS[0], KEYS[1], KEYS[0]], [4, 5, 6]) == [True] * 3
+    for slot, source in ((4, 0), (5, 1), (6, 0)):
+        assert bytes(pool.view(slot)) == bytes(pool.view(source))
+
+
 def test_an_answer_of_another_length_is_a_miss(pool: HostPool) -> None:
     backend = opened(pool, "WrongLength")
     backend.set(KEYS[:1], [0])

@@ -66,7 +66,7 @@ class AibrixBackend(StorageBackend):
         run = store.leading_run(blocks) // groups
         rest = keys[run + 1 :]  # the page after the run is the one that is missing
         found = [True] * run + [False] * (run < len(keys))
-        return found + self._threads.map(self._has, [store] * len(rest), rest)
+        return found + [all(map(store.has, block_hashes(key, groups))) for key in rest]
 
     def get(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
         store = self._pages(False)
@@ -133,15 +133,11 @@ class AibrixBackend(StorageBackend):
 
     # --- one page, on a thread --------------------------------------------------------------------
 
-    def _has(self, store: BlockStore, key: bytes) -> bool:
-        blocks = self._blocks(key)
-        return store.leading_run(blocks) == len(blocks)
-
     def _read(self, store: BlockStore, key: bytes, slot: int) -> bool:
         blocks, offsets = self._blocks(key), self._offsets(slot)
         if store.get(blocks, self._slab, offsets) == len(blocks):
             return True
-        if any(store.leading_run([block]) for block in blocks):
+        if any(map(store.has, blocks)):
             # suppressed: who may not write here cannot repair, and reads on
             with suppress(OSError), self._locks.hold(key.hex()):  # it may be on its way just now
                 return self._read_or_repair(store, blocks, offsets)
@@ -154,7 +150,7 @@ class AibrixBackend(StorageBackend):
             for block, offset in zip(blocks, offsets, strict=True)
             if not store.get([block], self._slab, [offset])
         ]
-        misfits = [block for block in bad if store.leading_run([block])]
+        misfits = [block for block in bad if store.has(block)]
         if misfits:
             store.delete(misfits)
             self._count("misfits", len(misfits))
@@ -165,7 +161,7 @@ class AibrixBackend(StorageBackend):
             missing = [
                 (block, offset)
                 for block, offset in zip(self._blocks(key), self._offsets(slot), strict=True)
-                if not store.leading_run([block])
+                if not store.has(block)
             ]
             if not missing:
                 return True
@@ -190,7 +186,7 @@ class AibrixBackend(StorageBackend):
     def _remove(self, store: BlockStore, key: bytes) -> bool:
         blocks = self._blocks(key)
         with self._locks.hold(key.hex()):
-            there = [block for block in blocks if store.leading_run([block])]
+            there = [block for block in blocks if store.has(block)]
             if there:
                 store.delete(there)
         return bool(there)

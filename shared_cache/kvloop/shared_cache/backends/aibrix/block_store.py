@@ -52,6 +52,11 @@ class BlockStore:
         """How many of the first blocks are stored."""
         return self._blocks(self._manager.exists(None, self._keys(hashes)), "exists")
 
+    def has(self, block: str) -> bool:
+        """Whether one block is stored; on this thread, since a hop to the library's costs more."""
+        connector = self._manager._l2_cache._backend
+        return bool(connector._exists(block.encode()).is_ok())
+
     def get(self, hashes: Sequence[str], slab: Any, offsets: Sequence[int]) -> int:
         """How many of the blocks were read to `offsets` in `slab`, a flat uint8 tensor."""
         with self._handle(slab, offsets) as handle:

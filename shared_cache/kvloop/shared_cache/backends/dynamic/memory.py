@@ -37,6 +37,10 @@ class PoolMemory:
         start = number * self.object_bytes
         return self.tensor[start : start + self.object_bytes]
 
+    def copy(self, source: int, target: int) -> None:
+        """From one object to another."""
+        self.object(target).copy_(self.object(source))
+
     def take(self, number: int, answer: Any) -> bool:
         """Put what a class's `get` answered into place; False where it is not the object.
 

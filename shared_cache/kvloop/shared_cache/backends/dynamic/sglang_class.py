@@ -74,19 +74,22 @@ class SGLangClassBackend(StorageBackend):
 
     def get(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
         names, numbers = self._names(keys), self._numbers(slots)
+        first = _firsts(names, numbers)
         with self._reads:
-            found = self._each("get", self._mover.read, names, numbers)
-        self._count("reads", sum(found))
-        return self._by_key(found)
+            read = self._each("get", self._mover.read, list(first), list(first.values()))
+        self._count("reads", sum(read))
+        found = dict(zip(first, read, strict=True))
+        for name, number in zip(names, numbers, strict=True):
+            if found[name] and number != first[name]:
+                self._memory.copy(first[name], number)
+        return self._by_key([found[name] for name in names])
 
     def set(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
         names, numbers = self._names(keys), self._numbers(slots)
         with self._writes:
             is_there = self._found(names)  # the first set wins, and few classes see to it
-            new: dict[str, int] = {}
-            for name, number, is_stored in zip(names, numbers, is_there, strict=True):
-                if not is_stored:
-                    new.setdefault(name, number)  # a batch may have a key twice
+            missing = [i for i, is_stored in enumerate(is_there) if not is_stored]
+            new = _firsts([names[i] for i in missing], [numbers[i] for i in missing])
             stored = dict(zip(new, self._write(list(new), list(new.values())), strict=True))
         return self._by_key([stored.get(name, True) for name in names])
 
@@ -252,6 +255,14 @@ class SGLangClassBackend(StorageBackend):
     def _count(self, name: str, n: int) -> None:
         with self._lock:
             self._stats[name] += n
+
+
+def _firsts(names: Sequence[str], numbers: Sequence[int]) -> dict[str, int]:
+    """The first number of each name: some classes mix up a batch that has a key twice."""
+    first: dict[str, int] = {}
+    for name, number in zip(names, numbers, strict=True):
+        first.setdefault(name, number)
+    return first
 
 
 def _words(error: Exception) -> str:
