@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from kvloop.shared_cache.backends.nixl import messages as m
@@ -73,3 +74,10 @@ def test_a_listing_tells_pages_from_records_and_leaves_out_what_is_neither() -> 
     record = stored_object(record_name(NAMESPACE, "any"), 5, None)
     assert record == (NAMESPACE, None, 0, 5, None)
     assert stored_object("kvl1-else", 1, None) is None
+
+
+@pytest.mark.parametrize("num_bytes", [0, -4096])
+def test_a_reservation_of_no_bytes_is_not_understood(num_bytes: int) -> None:
+    request = m.Request(WELCOME.epoch, m.Reserve(["a"], num_bytes))
+    with pytest.raises(msgspec.ValidationError, match="num_bytes"):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=m.Request)

@@ -6,6 +6,8 @@ A request is two frames, a number and a `Request`; its reply the same number and
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from kvloop.shared_cache.backends.nixl.object_table import Listed, Located, Reserved
@@ -37,7 +39,7 @@ class Exists(msgspec.Struct, frozen=True, tag=True):
 
 class Reserve(msgspec.Struct, frozen=True, tag=True):
     names: list[str]
-    num_bytes: int
+    num_bytes: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Commit(msgspec.Struct, frozen=True, tag=True):

@@ -27,6 +27,9 @@ from kvloop.shared_cache.storage_errors import StorageUnavailable
 from kvloop.shared_cache.workers import Workers
 
 Result = TypeVar("Result")
+# NIXL takes the read of a shorter object for a whole one: where an object's last byte is still this
+# afterwards, S3 is asked for its size.
+_UNREAD = 0xA5
 
 
 class NixlObjectStore(StorageBackend):
@@ -52,8 +55,14 @@ class NixlObjectStore(StorageBackend):
         is_there = self._objects.all_of(self._query(names))
         groups = self._objects.num_groups
         wanted = [i for i in range(len(names)) if is_there[i // groups]]
+        for i in wanted:
+            self._objects.view(slots, i)[-1] = _UNREAD
         done = self._move("READ", names, slots, wanted)
-        self._remove_misfits([names[i] for i in wanted if not done[i]])
+        is_unread = [not done[i] or self._objects.view(slots, i)[-1] == _UNREAD for i in wanted]
+        suspects = [i for i, is_suspect in zip(wanted, is_unread, strict=True) if is_suspect]
+        misfits = self._remove_misfits([names[i] for i in suspects])
+        for i, is_misfit in zip(suspects, misfits, strict=True):
+            done[i] = done[i] and not is_misfit
         self._counts.add("gets", sum(is_there))
         return self._objects.all_of(done)
 
@@ -152,16 +161,14 @@ class NixlObjectStore(StorageBackend):
 
     # --- by S3 itself -----------------------------------------------------------------------------
 
-    def _remove_misfits(self, names: Sequence[str]) -> None:
-        """Objects of another size are in the way of good ones, since the first put wins."""
-        sizes = self._each(self._bucket.size, names)
-        misfits = [
-            name
-            for name, size in zip(names, sizes, strict=True)
-            if size is not None and size != self._size
-        ]
+    def _remove_misfits(self, names: Sequence[str]) -> list[bool]:
+        """Which of these are gone or of another size: those are in the way of good ones, since the
+        first put wins."""
+        sizes = dict(zip(names, self._each(self._bucket.size, names), strict=True))
+        misfits = [name for name, size in sizes.items() if size not in (None, self._size)]
         self._counts.add("misfits", len(misfits))
         self._each(self._bucket.delete, misfits)
+        return [sizes[name] != self._size for name in names]
 
     def _each(self, work: Callable[[str], Result], names: Sequence[str]) -> list[Result]:
         return self._workers.map(work, names)

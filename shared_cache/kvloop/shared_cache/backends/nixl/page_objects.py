@@ -31,6 +31,11 @@ class PageObjects:
         page, group = divmod(index, self.num_groups)
         return Place(self._pool.address(slots[page], group), self.num_bytes)
 
+    def view(self, slots: Sequence[int], index: int) -> memoryview:
+        """Its bytes in the pool."""
+        page, group = divmod(index, self.num_groups)
+        return self._pool.group_view(slots[page], group)
+
     def all_of(self, flags: Iterable[bool]) -> list[bool]:
         """Page by page, whether all its objects' flags are set."""
         return [all(page) for page in self._pages(flags)]

@@ -29,6 +29,7 @@ from kvloop.shared_cache.errors import ConfigError, KVLoopError
 
 _MIN_BYTES = 1 << 20
 _POLL_MS = 200
+_MAX_MESSAGE_BYTES = 64 << 20
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -110,6 +111,7 @@ def _listening(config: MemoryServerConfig) -> Iterator[zmq.Socket[bytes]]:
     context = zmq.Context()
     socket = context.socket(zmq.ROUTER)
     socket.linger = 0
+    socket.maxmsgsize = _MAX_MESSAGE_BYTES
     try:
         try:
             socket.bind(f"tcp://{config.host}:{config.port}")
