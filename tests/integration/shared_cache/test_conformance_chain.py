@@ -30,7 +30,7 @@ class TestFilesOverFiles(BackendConformance):
 class TestFilesOverMooncake(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path, mooncake_store: MooncakeStore) -> BackendSpec:
-        mooncake = {"master_server_address": mooncake_store.address}
+        mooncake = dict(mooncake_store.config)
         far = {"backend": "mooncake", "config": mooncake}
         # The master drops what a killed writer had begun only after its time-out of 30 s.
         spec = chain_spec(files(tmp_path / "near"), far)

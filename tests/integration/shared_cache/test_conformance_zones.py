@@ -28,6 +28,6 @@ class TestFilesAndFiles(BackendConformance):
 class TestFilesAndMooncake(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path, mooncake_store: MooncakeStore) -> BackendSpec:
-        mooncake = {"master_server_address": mooncake_store.address}
+        mooncake = dict(mooncake_store.config)
         central = {"backend": "mooncake", "config": mooncake}
         return BackendSpec(name="zones", extra_config=zones_config(tmp_path, central))
