@@ -15,7 +15,6 @@ from kvloop.cli.help_format import HelpFormatter, Subparsers, add_command
 from kvloop.shared_cache.errors import ConfigError, KVLoopError
 from kvloop.shared_cache.store_tools.address import StoreAddress
 
-_CLOSING_S = 5.0
 _STORES = """\
 a store is written as
   file:/PATH              the backend file on that directory
@@ -305,7 +304,7 @@ def _ended(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -
 
     with only_our_words():
         status = _status(run, args)
-        if not all_ended(_CLOSING_S):
+        if not all_ended(timeout_s=0):
             sys.stdout.flush()
             os._exit(status)  # a client library's destructors would wait for a store that is gone
     return status

@@ -30,11 +30,26 @@ def mooncake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MooncakeStore
     store.stop()
 
 
-@pytest.fixture(params=["file", "mooncake"])
+_BY_ROOT: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "file": ("file", "root", {}),
+    "hf3fs": ("hf3fs", "mount", {"io": "posix", "require_mount": False}),
+    "nixl": ("nixl", "root", {"plugin": "POSIX"}),
+    "aibrix-shfs": ("aibrix", "root", {"l2_cache_backend": "SHFS"}),
+    "aibrix-rocksdb": ("aibrix", "root", {"l2_cache_backend": "ROCKSDB"}),
+}
+_LIBRARIES = {"nixl": "nixl_cu12", "aibrix": "aibrix_kvcache"}
+
+
+@pytest.fixture(params=[*_BY_ROOT, "mooncake"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "file":
-        return "file", {"root": str(tmp_path / "l3")}
-    return "mooncake", request.getfixturevalue("mooncake").config
+    if request.param == "mooncake":
+        return "mooncake", request.getfixturevalue("mooncake").config
+    backend, field, fields = _BY_ROOT[request.param]
+    if library := _LIBRARIES.get(backend):
+        pytest.importorskip(library, reason=f"see docs/backends/{backend}.md")
+    root = tmp_path / "l3"
+    root.mkdir()
+    return backend, {field: str(root), **fields}
 
 
 @pytest.fixture

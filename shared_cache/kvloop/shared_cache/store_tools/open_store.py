@@ -18,6 +18,7 @@ from kvloop.shared_cache.workers import Workers
 Result = TypeVar("Result")
 
 _LISTED_AT_ONCE = 1000
+_CLOSE_S = 5.0
 _unended: list[Callable[[float], bool]] = []
 
 
@@ -49,6 +50,7 @@ class OpenStore:
         self.pool = pool
         self.namespace = namespace
         self._deadline_s = deadline_s
+        self._is_stuck = False
         opener = address.opener(pool, namespace)
         opening = Workers(1, "cache-open")
         future = opening.submit(opener)
@@ -59,9 +61,10 @@ class OpenStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Some stores take a second to close: the next is opened meanwhile.
         self._session.retire()
-        _unended.append(self._session.closed.wait)
+        # Waited for: some stores cannot be opened twice.
+        if not self._session.closed.wait(0 if self._is_stuck else _CLOSE_S):
+            _unended.append(self._session.closed.wait)
 
     def exists(self, keys: Sequence[bytes]) -> list[bool]:
         """As the backend's; so for all below."""
@@ -111,6 +114,7 @@ class OpenStore:
 
     def _finish(self, future: Future[Result]) -> Result:
         if not wait([future], self._deadline_s).done:
+            self._is_stuck = True
             _unended.append(lambda timeout_s: bool(wait([future], timeout_s).done))
             raise StorageUnavailable(
                 f"{self.label} did not answer within {self._deadline_s:g} s; is it there? "
