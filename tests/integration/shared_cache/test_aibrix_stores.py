@@ -200,13 +200,31 @@ def test_a_page_that_cannot_be_repaired_is_a_miss_and_spoils_no_other(place: Pla
     assert backend.get(KEYS[:2], [4, 5]) == [True, False]
 
 
+def test_while_its_mount_is_gone_it_is_unavailable_and_writes_nothing_below(
+    small_disk: Path,
+) -> None:
+    place = Place(small_disk / "l3")
+    backend = place.open("SHFS", mount_point=str(small_disk))
+    assert backend.set(KEYS[:1], [0]) == [True]
+    assert ctypes.CDLL(None).umount2(os.fsencode(small_disk), 2) == 0
+    with pytest.raises(StorageUnavailable, match="nothing is mounted at"):
+        backend.probe()
+    with pytest.raises(StorageUnavailable):
+        backend.set(KEYS[1:2], [1])
+    with pytest.raises(StorageUnavailable, match="nothing is mounted at"):
+        place.open("SHFS", mount_point=str(small_disk))
+    assert list(small_disk.iterdir()) == []
+    place.close()
+
+
 @pytest.mark.parametrize("l2_backend", ["SHFS", "ROCKSDB"])
 def test_a_root_that_went_away_is_a_fault_and_no_empty_store(place: Place, l2_backend: str) -> None:
     backend = place.open(l2_backend)
     backend.set(KEYS[:1], [0])
     place.root.rename(place.root.with_name("gone"))
-    with pytest.raises(StorageUnavailable, match="is no directory"):
-        backend.probe()
+    for call in (backend.probe, lambda: backend.exists(KEYS), lambda: backend.get_small("epoch")):
+        with pytest.raises(StorageUnavailable, match="is no directory"):
+            call()
     with pytest.raises(StorageUnavailable):
         backend.set(KEYS[1:2], [1])
     assert not place.root.exists()

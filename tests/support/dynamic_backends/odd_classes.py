@@ -114,6 +114,30 @@ class BadCount(Batches):
         return len(keys) + 1
 
 
+class Removes(InMemory):
+    def delete(self, key: str) -> None:
+        del self.values[key]
+
+
+class FailsToRegister(InMemory):
+    is_closed = False
+
+    def register_mem_pool_host(self, mem_pool_host: Any) -> None:
+        raise MemoryError("cannot pin")
+
+    def batch_exists(self, keys: list[str]) -> int:
+        return 0
+
+    def batch_get_v1(self, keys: list[str], host_indices: Any) -> list[bool]:
+        return []
+
+    def batch_set_v1(self, keys: list[str], host_indices: Any) -> list[bool]:
+        return []
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
 class NoExists:
     def __init__(self, storage_config: Any, kwargs: dict[str, Any]) -> None:
         pass

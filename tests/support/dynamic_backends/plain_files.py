@@ -36,10 +36,3 @@ class PlainFiles:
 
     def _path(self, key: str) -> Path:
         return self._root / key
-
-
-class RemovableFiles(PlainFiles):
-    """With a delete, as some classes have."""
-
-    def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)

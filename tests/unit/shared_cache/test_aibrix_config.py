@@ -36,6 +36,7 @@ ROCKSDB = {"l2_cache_backend": "ROCKSDB", "root": "/srv/kv"}
         ({"root": "/srv/../etc"}, "root: '/srv/../etc' must not contain '..'"),
         ({"root": "/srv/\x00"}, "must not contain a NUL"),
         ({"root": ""}, "root: must not be empty"),
+        ({"mount_point": "../srv"}, "mount_point: '../srv' must not contain '..'"),
         ({"layout": "NHD"}, "`$.layout`"),
         ({"num_threads": 0}, "`$.num_threads`"),
         ({"ttl_s": 60}, "ttl_s is a setting of l2_cache_backend ROCKSDB only"),

@@ -163,6 +163,20 @@ def test_nothing_is_removed_by_a_class_without_delete(pool: HostPool) -> None:
     assert backend.delete(KEYS[:1]) == [False] and backend.exists(KEYS[:1]) == [True]
 
 
+def test_a_delete_that_the_class_has_is_used(pool: HostPool) -> None:
+    backend = opened(pool, "Removes")
+    backend.set(KEYS[:2], [0, 1])
+    assert backend.delete(KEYS[1:3]) == [True, False]
+    assert backend.exists(KEYS[:3]) == [True, False, False]
+
+
+def test_a_class_that_cannot_take_the_pool_is_closed_again(pool: HostPool) -> None:
+    with pytest.raises(StorageUnavailable, match="register_mem_pool_host failed: MemoryError"):
+        opened(pool, "FailsToRegister", interface_v1=1)
+    made: Any = InMemory.made[0]
+    assert made.is_closed
+
+
 def test_clear_is_refused_since_the_class_would_remove_what_others_store(pool: HostPool) -> None:
     backend = opened(pool, "InMemory")
     with pytest.raises(Exception, match="cannot remove one namespace's pages"):

@@ -52,6 +52,7 @@ class AibrixBackend(StorageBackend):
         names = ("reads", "writes", "no_room", "misfits", "failed_writes")
         self._stats = dict.fromkeys(names, 0.0)
         self._uses: dict[str, StoreUse] = {}
+        self._require_mount()
         with _faults_of_the_store():
             self._root.mkdir(parents=True, exist_ok=True)
         self._pages(False)  # where another process holds it, opening is what fails
@@ -213,10 +214,10 @@ class AibrixBackend(StorageBackend):
     def _store(
         self, name: str, block_bytes: int, num_tokens: int, is_for_writing: bool
     ) -> BlockStore | None:
+        self._require_root()
         with self._opening:
             use = self._uses.get(name)
             if use is None:
-                self._require_root()
                 with _faults_of_the_store():
                     if not is_for_writing and not has_folder(self._root, name):
                         return None
@@ -226,8 +227,16 @@ class AibrixBackend(StorageBackend):
 
     def _require_root(self) -> None:
         """A mount that went away must not look like an empty store, nor be written under."""
+        self._require_mount()
         if not self._root.is_dir():
             raise StorageUnavailable(f"storage backend 'aibrix': {self._root} is no directory")
+
+    def _require_mount(self) -> None:
+        mount_point = self._config.mount_point
+        if mount_point is not None and not os.path.ismount(mount_point):
+            raise StorageUnavailable(
+                f"storage backend 'aibrix': nothing is mounted at {mount_point}"
+            )
 
     def _is_full(self, error: Exception) -> bool:
         """The library does not say why a file could not be written."""

@@ -27,6 +27,8 @@ class AibrixConfig(msgspec.Struct, frozen=True, kw_only=True):
     """SHFS: files in a directory that nodes share. ROCKSDB: a database of one process."""
     root: str
     """Directory of the store; made where it is missing."""
+    mount_point: str | None = None
+    """Where set, unavailable while nothing is mounted there."""
     layout: BlockLayout = "LCND"
     """Which layout AIBrix is told of; part of its names. A page's bytes are the same in both."""
     num_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
@@ -75,6 +77,8 @@ def parse_aibrix_config(fields: Mapping[str, Any]) -> AibrixConfig:
         raise ConfigError(f"{_FIELD}l2_cache_backend 'MOCK' stores nothing; use SHFS or ROCKSDB")
     config = parse_backend_config("aibrix", fields, AibrixConfig)
     checked_root(f"{_FIELD}root", config.root)
+    if config.mount_point is not None:
+        checked_root(f"{_FIELD}mount_point", config.mount_point)
     for name in _OF_ROCKSDB:
         if name in fields and config.l2_cache_backend != "ROCKSDB":
             raise ConfigError(f"{_FIELD}{name} is a setting of l2_cache_backend ROCKSDB only")

@@ -16,7 +16,7 @@ from kvloop.shared_cache.errors import ConfigError
 
 _INSTALL = (
     "pip install --no-deps aibrix-kvcache uvloop cityhash more-itertools redis zstandard rocksdict "
-    "sortedcontainers (without --no-deps it brings a package `asyncio`, which would hide Python's)"
+    "sortedcontainers (without --no-deps it brings PyPI's asyncio and profilers, of no use here)"
 )
 _AT_IMPORT = {
     "AIBRIX_KV_CACHE_OL_TOKEN_VALIDATION_ENABLED": "0",  # keys are hashes, not tokens

@@ -57,7 +57,11 @@ class SGLangClassBackend(StorageBackend):
         self._memory = PoolMemory(pool)
         config = StorageConfig(extra_config=dict(fields), model_name="kvloop")
         self._store = self._call("its constructor", lambda: storage_class(config, {}))
-        self._mover = self._make_mover(pool)
+        try:
+            self._mover = self._make_mover(pool)
+        except StorageUnavailable:
+            self.close()
+            raise
 
     def _make_mover(self, pool: HostPool) -> Mover:
         if not self._is_v1:
