@@ -1,4 +1,4 @@
-"""Pages of about 1 MiB, put into real Mooncake stores by a backend that is opened as a node does."""
+"""Pages of about 1 MiB, put into real Mooncake stores by a backend opened as a node does it."""
 
 from __future__ import annotations
 

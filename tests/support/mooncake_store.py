@@ -58,7 +58,7 @@ class MooncakeStore:
     @property
     def segment(self) -> str:
         """The segment's name."""
-        found = re.search(r"segment ([^,\s]+)", self.log_text())
+        found = re.search(r"store ready: .*segment ([^,\s]+)", self.log_text())
         assert found is not None, self.log_text()
         return found[1]
 

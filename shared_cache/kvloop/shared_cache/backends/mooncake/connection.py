@@ -28,7 +28,7 @@ class Connection(NamedTuple):
 def connect(config: MooncakeConfig, pool: HostPool) -> Connection:
     """Raises StorageUnavailable where the master or the network device is not there."""
     module = load_mooncake("store")
-    master = choose_master(config.masters)
+    master = choose_master(config.masters, config.cluster_id)
     environment_is_read()
     store = module.MooncakeDistributedStore()
     settings = _settings(config, master.entry)
@@ -64,8 +64,6 @@ def _settings(config: MooncakeConfig, master: str) -> dict[str, str]:
 def _hint(config: MooncakeConfig) -> str:
     if config.protocol == "rdma":
         return f"; are the RDMA devices ({config.devices or 'any'}) there? MC_LOG_LEVEL=INFO says"
-    if config.masters.uri is not None:
-        return "; is a leader registered there, for this cluster_id?"
     return ""
 
 

@@ -28,7 +28,7 @@ def variables_of(config: MooncakeConfig) -> dict[str, str]:
         for field, variable in _VARIABLES.items()
         if (value := getattr(config, field)) is not None
     }
-    if config.cluster_id:
+    if config.cluster_id and not config.master_server_address.startswith("etcd://"):
         variables["MC_STORE_CLUSTER_ID"] = config.cluster_id
     return variables | config.environment
 

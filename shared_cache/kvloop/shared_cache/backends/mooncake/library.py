@@ -52,6 +52,8 @@ def quiet_mooncake() -> None:
     os.environ.setdefault("MC_STORE_CLIENT_METRIC", "0")
     # The default of 20 tries blocks for 90 s where no master listens.
     os.environ.setdefault("MC_STORE_CLIENT_SETUP_RETRIES", "1")
+    # The default of 30 s is how long all of Python stands still when a master hangs at a setup.
+    os.environ.setdefault("MC_RPC_TIMEOUT_MS", "3000")
 
 
 def _remedy(error: ImportError) -> str:

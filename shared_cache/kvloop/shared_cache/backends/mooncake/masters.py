@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple
 
+from kvloop.shared_cache.backends.mooncake.registry import leader_of
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
@@ -17,7 +18,7 @@ Address = tuple[str, int]
 
 
 class Masters(NamedTuple):
-    """Either a URI that the library finds the leader by, or addresses to be tried in order.
+    """Either a URI of where the leader is registered, or addresses to be tried in order.
 
     Only the leader of masters in HA listens, so that a list of these finds it, too.
     """
@@ -48,16 +49,19 @@ def parse_addresses(field: str, text: str) -> list[Address]:
     return [_parse_address(field, part) for part in text.split(",")]
 
 
-def choose_master(masters: Masters) -> Choice:
+def choose_master(masters: Masters, cluster_id: str = "") -> Choice:
     """One that listens; raises StorageUnavailable where none does.
 
-    The library itself takes seconds to say so.
+    The library itself takes seconds to say so, and Python stands still meanwhile.
     """
+    addresses = masters.addresses
     if masters.uri is not None:
-        _require_registry(masters.uri)
-        return Choice(masters.uri, 0)
+        endpoints = registry_addresses(masters.uri)
+        if not masters.uri.startswith("etcd://"):
+            return Choice(masters.uri, 0)
+        addresses = [leader_of(endpoints, cluster_id)]
     errors = []
-    for i, (host, port) in enumerate(masters.addresses):
+    for i, (host, port) in enumerate(addresses):
         error = connect_error(host, port)
         if error is None:
             return Choice(f"{host}:{port}", i)
@@ -80,16 +84,6 @@ def connect_error(host: str, port: int) -> OSError | None:
     except OSError as error:
         return error
     return None
-
-
-def _require_registry(uri: str) -> None:
-    addresses = registry_addresses(uri)
-    errors = [connect_error(host, port) for host, port in addresses]
-    if errors and all(errors):
-        raise StorageUnavailable(
-            f"storage backend 'mooncake': nothing listens at {uri}, where the masters' leader is "
-            f"registered: {errors[0]}"
-        )
 
 
 def _parse_address(field: str, text: str) -> Address:

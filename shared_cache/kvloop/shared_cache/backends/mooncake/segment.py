@@ -10,6 +10,7 @@ from typing import Any
 
 from kvloop.shared_cache.backends.mooncake.environment import require_environment
 from kvloop.shared_cache.backends.mooncake.library import load_mooncake
+from kvloop.shared_cache.backends.mooncake.masters import choose_master, parse_masters
 from kvloop.shared_cache.backends.mooncake.store_config import StoreConfig
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
@@ -33,6 +34,7 @@ class Segment:
         if config.cluster_id:
             require_environment({"MC_STORE_CLUSTER_ID": config.cluster_id})
         module = load_mooncake("store")
+        self._follows_leader = "://" in config.entry
         self._store = _mount(module, config)
 
     @property
@@ -41,7 +43,12 @@ class Segment:
         return str(self._store.get_hostname())
 
     def unmount(self) -> bool:
-        """Leave the master in order; False where the library hangs, as it does with a dead one."""
+        """Leave the master in order; False where the library hangs, as it does with a dead one.
+
+        So it does with a leader that it found in etcd: that one gives the segment up by itself.
+        """
+        if self._follows_leader:
+            return False
         thread = threading.Thread(target=self._store.close, daemon=True)
         thread.start()
         thread.join(_CLOSE_DEADLINE_S)
@@ -52,16 +59,23 @@ def _mount(module: Any, config: StoreConfig) -> Any:
     """Masters in HA elect for some seconds; one at an address serves at once or is not there."""
     until = time.monotonic() + (_JOIN_DEADLINE_S if "://" in config.entry else 0)
     while True:
-        store = module.MooncakeDistributedStore()
-        status = store.setup(*_arguments(config), **_ssd_arguments(config))
-        if not status:
-            return store
-        if time.monotonic() >= until:
-            raise StorageUnavailable(
-                f"mounting {config.segment_bytes} bytes over {config.protocol} at master "
-                f"{config.entry} failed with {status}"
-            )
+        try:
+            return _try_to_mount(module, config)
+        except StorageUnavailable:
+            if time.monotonic() >= until:
+                raise
         time.sleep(_RETRY_PERIOD_S)
+
+
+def _try_to_mount(module: Any, config: StoreConfig) -> Any:
+    choose_master(parse_masters(config.entry), config.cluster_id)  # raises where none serves
+    store = module.MooncakeDistributedStore()
+    if status := store.setup(*_arguments(config), **_ssd_arguments(config)):
+        raise StorageUnavailable(
+            f"mounting {config.segment_bytes} bytes over {config.protocol} at master "
+            f"{config.entry} failed with {status}"
+        )
+    return store
 
 
 def _arguments(config: StoreConfig) -> tuple[Any, ...]:

@@ -10,9 +10,7 @@ from typing import Literal
 from kvloop.shared_cache.backends.mooncake.master_options import MasterOptions, quotas_yaml
 from kvloop.shared_cache.backends.mooncake.masters import (
     MASTERS_PATTERN,
-    Address,
     parse_masters,
-    registry_addresses,
 )
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.safe_path import checked_root
@@ -97,12 +95,6 @@ class StoreConfig:
     def entry(self) -> str:
         """Where the segment and clients find the master."""
         return self.master or self.ha or f"{self.host}:{self.port}"
-
-    @property
-    def entry_addresses(self) -> list[Address]:
-        """What must listen before the segment can join."""
-        masters = parse_masters(self.entry)
-        return registry_addresses(self.entry) if masters.uri else masters.addresses
 
     @property
     def master_options(self) -> MasterOptions:

@@ -15,12 +15,11 @@ from types import FrameType
 
 from kvloop.shared_cache.backends.mooncake.master import MooncakeMaster
 from kvloop.shared_cache.backends.mooncake.master_options import quotas_yaml
-from kvloop.shared_cache.backends.mooncake.masters import connect_error
 from kvloop.shared_cache.backends.mooncake.segment import Segment
 from kvloop.shared_cache.backends.mooncake.store_config import StoreConfig
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.memory_limit import available_memory
-from kvloop.shared_cache.storage_errors import StorageError, StorageUnavailable
+from kvloop.shared_cache.storage_errors import StorageError
 
 __all__ = ["StoreConfig", "run_store"]
 
@@ -41,7 +40,7 @@ def run_store(config: StoreConfig, report: Report = print) -> None:
     with _stop_signals() as stop, _master(config) as master:
         if master is not None:
             master.start()
-        segment = _join(config) if config.segment_bytes else None
+        segment = Segment(config) if config.segment_bytes else None
         report(_ready(config, segment))
         if master is not None:
             _watch(master, config, stop, report)
@@ -49,14 +48,7 @@ def run_store(config: StoreConfig, report: Report = print) -> None:
         is_unmounted = segment is None or segment.unmount()
     if not is_unmounted:
         sys.stdout.flush()
-        os._exit(0)  # without a master the library's destructors wait for it for 12 s more
-
-
-def _join(config: StoreConfig) -> Segment:
-    errors = [connect_error(host, port) for host, port in config.entry_addresses]
-    if errors and all(errors):  # the library would take seconds to say so
-        raise StorageUnavailable(f"nothing listens at {config.entry}: {errors[0]}")
-    return Segment(config)
+        os._exit(0)  # the library's destructors would wait for the master for 12 to 30 s more
 
 
 def _ready(config: StoreConfig, segment: Segment | None) -> str:
