@@ -149,14 +149,26 @@ def test_a_full_ring_is_counted_and_nothing_is_overwritten(records: Records, clo
     assert taken_over(journal(records, clock, max_pages=128), clock) == KEYS[: 3 * 128]
 
 
-def test_keys_that_could_not_be_written_down_are_counted(records: Records, clock: Clock) -> None:
+def test_keys_that_could_not_be_written_down_are_counted_and_written_later(
+    records: Records, clock: Clock
+) -> None:
     mine = journal(records, clock)
     records.is_away = True
-    mine.append(KEYS[:5])
-    assert mine.num_unwritten == 5
+    mine.append(KEYS[:200])
+    assert mine.num_unwritten == 200
     records.is_away = False
-    mine.append(KEYS[5:6])
-    assert set(taken_over(journal(records, clock), clock)) == set(KEYS[:6])  # one segment holds all
+    mine.beat()
+    assert mine.num_unwritten == 0
+    assert taken_over(journal(records, clock), clock) == KEYS[:200]
+
+
+def test_a_list_that_cannot_be_read_is_not_written_over(records: Records, clock: Clock) -> None:
+    journal(records, clock).append(KEYS[:3])
+    other = journal(records, clock)
+    records.get_small = lambda name: None  # type: ignore[method-assign]
+    other.append(KEYS[3:5])
+    del records.get_small  # type: ignore[method-assign]
+    assert taken_over(journal(records, clock), clock)[:3] == KEYS[:3]
 
 
 def test_a_node_puts_itself_back_on_a_list_that_another_one_wrote_over(

@@ -13,7 +13,7 @@ from kvloop.shared_cache.backends.chain.union import either, listed_once, rest_o
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 _OPEN_S = 10.0
-_FORGET_S = 2.0
+_FORGET_S = 1.0
 
 
 class TwoTiers(StorageBackend):

@@ -22,7 +22,7 @@ from kvloop.shared_cache.backends.zones.sender import Sender
 from kvloop.shared_cache.host_pool import HostPool
 
 _LOCAL_RECORDS = {"epoch"}  # tells whether the local store has lost its content: its own
-_DROP_S = 2.0
+_DROP_S = 1.0
 
 
 class Openers(NamedTuple):

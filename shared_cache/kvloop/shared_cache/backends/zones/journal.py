@@ -49,8 +49,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 class Journal:
     """One node's outbox as records, and its eye on the others; thread-safe.
 
-    What cannot be written now is counted in `num_unwritten`: those keys would not survive the
-    process.
+    What cannot be written now is written with a later beat; see `num_unwritten`.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class Journal:
         lease_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.num_unwritten = 0
         self._records = records
         self._prefix = f"zones-{zone}-"
         self._num_segments = -(-max_pages // _SEGMENT_KEYS) + 2
@@ -71,27 +69,34 @@ class Journal:
         self._id = secrets.token_bytes(_ID_BYTES)
         self._segments: dict[int, list[bytes]] = {}
         self._open: dict[bytes, int] = {}  # keys that were not sent, and their segments
+        self._unwritten: set[int] = set()  # segments
+        self._num_refused = 0
         self._beat = 0
         self._next = 0
         self._written_range: tuple[int, int] | None = (0, -1)
         self._is_begun = False
         self._seen: dict[bytes, tuple[bytes, float]] = {}  # other heads, and since when
 
+    @property
+    def num_unwritten(self) -> int:
+        """Keys that would not survive the process now, and those that there was no room for."""
+        with self._lock:
+            return self._num_refused + sum(n in self._unwritten for n in self._open.values())
+
     def append(self, keys: Sequence[bytes]) -> None:
         """Write down keys that are new in the outbox."""
         with self._lock:
-            if keys and not self._is_begun:
-                self._is_begun = self._register()
             for key in keys:
                 segment = self._segment_with_room()
                 if segment is None:
-                    self.num_unwritten += 1
+                    self._num_refused += 1
                     continue
                 self._segments[segment].append(key)
                 self._open[key] = segment
-            self._write_head_if_moved()
-            for segment in sorted({self._open[key] for key in keys if key in self._open}):
-                self._write_segment(segment, keys)
+                self._unwritten.add(segment)
+            if keys:
+                self._is_begun = self._is_begun or self._register()
+                self._write_what_is_due()
 
     def done(self, keys: Collection[bytes]) -> None:
         """These need not be sent again; whole segments of them are let go of."""
@@ -100,21 +105,24 @@ class Journal:
                 self._open.pop(key, None)
             still_open = set(self._open.values())
             self._segments = {n: kept for n, kept in self._segments.items() if n in still_open}
+            self._unwritten &= still_open
             self._write_head_if_moved()
 
     def beat(self) -> None:
         """Say that the node lives; call it some times within the lease."""
         with self._lock:
-            if self._is_begun:
-                self._register()  # another node may have put the list at the same time
+            if self._is_begun or self._segments:
+                # Another node may have put the list at the same time.
+                self._is_begun = self._register() or self._is_begun
                 self._write_head()
+                self._write_what_is_due()
 
     def orphans(self) -> Iterator[list[bytes]]:
         """The keys of outboxes whose node is gone.
 
         Each is emptied when the next is asked for: write down its keys before.
         """
-        for outbox in self._listed():
+        for outbox in self._listed() or ():
             head = self._orphaned(outbox)
             if head is not None:
                 keys = [
@@ -134,6 +142,7 @@ class Journal:
         with self._lock:
             self._segments.clear()
             self._open.clear()
+            self._unwritten.clear()
             self._is_begun, self._written_range = False, (0, -1)
 
     # --- the node's own outbox ------------------------------------------------------------------
@@ -149,10 +158,12 @@ class Journal:
         self._next += 1
         return self._next - 1
 
-    def _write_segment(self, segment: int, new: Sequence[bytes]) -> None:
-        value = b"".join(self._segments[segment])
-        if not self._records.put_small(self._segment_name(self._id, segment), value):
-            self.num_unwritten += sum(self._open.get(key) == segment for key in new)
+    def _write_what_is_due(self) -> None:
+        self._write_head_if_moved()
+        for segment in sorted(self._unwritten):
+            value = b"".join(self._segments[segment])
+            if self._records.put_small(self._segment_name(self._id, segment), value):
+                self._unwritten.discard(segment)
 
     def _write_head_if_moved(self) -> None:
         if self._range() != self._written_range:
@@ -172,6 +183,8 @@ class Journal:
 
     def _register(self) -> bool:
         outboxes = self._listed()
+        if outboxes is None:
+            return False
         if self._id in outboxes:
             return True
         return self._list([*outboxes, self._id][-_MAX_OUTBOXES:])
@@ -197,15 +210,21 @@ class Journal:
         return [value[i : i + _KEY_BYTES] for i in range(0, whole, _KEY_BYTES)]
 
     def _empty(self, outbox: bytes, head: Head) -> None:
+        listed = self._listed()
+        if listed is None:
+            return  # it is taken over once more, which does no harm
         self._seen.pop(outbox, None)
-        self._list([other for other in self._listed() if other != outbox])
+        self._list([other for other in listed if other != outbox])
         self._records.put_small(self._head_name(outbox), b"")
         for segment in range(head.first, head.last + 1):
             self._records.put_small(self._segment_name(outbox, segment), b"")
 
-    def _listed(self) -> list[bytes]:
+    def _listed(self) -> list[bytes] | None:
+        """None where there was no answer: then the list must not be written either."""
         record = self._records.get_small(f"{self._prefix}outboxes")
-        value = (record.value if record is not None else None) or b""
+        if record is None:
+            return None
+        value = record.value or b""
         whole = len(value) - len(value) % _ID_BYTES
         return [value[i : i + _ID_BYTES] for i in range(0, whole, _ID_BYTES)]
 
