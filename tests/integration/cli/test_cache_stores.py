@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
 import secrets
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,13 +64,9 @@ def namespace() -> bytes:
 
 
 def started(tool: str, *flags: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "kvloop.cli", "cache", tool, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "kvloop.cli", "cache", tool, *flags]
+    return subprocess.Popen(command, **(pipes | options))
 
 
 def run(tool: str, *flags: str) -> tuple[int, str, str]:
@@ -258,6 +260,31 @@ def test_a_master_that_hangs_is_an_error_in_the_end(tmp_path: Path) -> None:
         os.kill(master, signal.SIGCONT)
         hung.stop()
     assert status == 1 and "kvloop cache stat: error: " in err
+
+
+def on_a_terminal(*command: str, columns: int) -> str:
+    """What a command shows, and that it ends with status 0."""
+    mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with started(*command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO is a terminal's end
+            while some := os.read(mine, 4096):
+                shown += some
+    os.close(mine)
+    assert process.returncode == 0, shown
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+
+
+def test_a_terminal_shows_how_far_a_copy_is_in_its_width(namespace: bytes, tmp_path: Path) -> None:
+    fill("file", {"root": str(tmp_path / "a")}, namespace, 200)
+    stores = f"file:{tmp_path / 'a'}", f"file:{tmp_path / 'b'}"
+    shown = on_a_terminal("copy", *stores, columns=80)
+    bars = [line for line in re.split(r"[\r\n]+", shown) if line.startswith("copying")]
+    assert re.search(r"200/200 1\.6 MiB [0-9.]+ .iB/s 00:00", bars[-1])
+    assert all(len(bar) <= 80 for bar in bars)
+    assert f"{namespace.hex()[:12]}  200 of 200 pages copied" in shown
 
 
 def test_a_master_that_is_gone_is_named() -> None:

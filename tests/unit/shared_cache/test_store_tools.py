@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from kvloop.shared_cache.backend import StoredObject
@@ -105,3 +107,13 @@ def test_an_object_that_is_just_being_written_is_not_there_yet() -> None:
     found = listings([stored(KEYS[0], 0, 10), stored(KEYS[0], 1, 0)])
     page = found[NS].pages[KEYS[0]]
     assert not page.is_complete(2) and page.smallest == 10
+
+
+def test_a_listed_page_takes_less_than_half_a_kilobyte() -> None:
+    keys = [i.to_bytes(32, "big") for i in range(20_000)]
+    tracemalloc.start()
+    found = listings(stored(key, 0, 5000 + i, 1e9 + i) for i, key in enumerate(keys))
+    num_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    key_bytes = 65  # that were allocated before
+    assert num_bytes / len(found[NS].pages) + key_bytes < 512

@@ -117,11 +117,13 @@ def _remove(victims: _Victims, wanted: Wanted, flags: EvictFlags) -> int:
     if not victims.keys and not flags.is_all:
         return 0
     pool = HostPool(one.shape_for_names, 1)
+    name = f"removing {one.namespace.hex()[:12]}"
+    page_bytes = victims.num_bytes // max(1, len(victims.keys))
     with (
         OpenStore(one.address, pool, one.namespace, wanted.deadline_s) as store,
-        meter(f"removing from {one.namespace.hex()[:12]}", len(victims.keys), 0) as progress,
+        meter(name, len(victims.keys), page_bytes) as progress,
     ):
-        num_gone = evict(store, victims.keys, lambda n: progress.advance(n, 0))
+        num_gone = evict(store, victims.keys, lambda n: progress.advance(n, n * page_bytes))
         if flags.is_all:
             store.clear()  # the records too: by the missing epoch nodes see that all is gone
     return num_gone

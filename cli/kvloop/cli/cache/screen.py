@@ -13,12 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from kvloop.cli.cache.words import bytes_words, pages_words
 
@@ -92,14 +94,22 @@ def meter(what: str, num_pages: int, page_bytes: int) -> Iterator[Meter]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         TextColumn("{task.fields[pages]}"),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        _Rate(table_column=Column(no_wrap=True, justify="right")),
+        TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, expand=True) as progress:
         yield _Bar(progress, what, num_pages, page_bytes)
+
+
+class _Rate(ProgressColumn):
+    """Bytes moved, and how many a second."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed or 0.0
+        return Text(f"{bytes_words(task.completed)} {bytes_words(rate)}/s")
 
 
 class _Bar(Meter):
@@ -116,7 +126,7 @@ class _Bar(Meter):
             self._task,
             completed=self.num_bytes,
             total=self.num_bytes + left,
-            pages=f"{self.num_pages:,}/{pages_words(self.total_pages)}",
+            pages=f"{self.num_pages:,}/{self.total_pages:,}",
         )
 
 
