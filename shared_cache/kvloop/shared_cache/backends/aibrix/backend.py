@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -33,11 +33,16 @@ from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 from kvloop.shared_cache.workers import Workers
 
+_Part = Callable[[BlockStore, Sequence[bytes], Sequence[int]], list[bool]]
 _SPARE_BYTES = 1 << 20  # a file system with less is full
 
 
 class AibrixBackend(StorageBackend):
-    """See the module. A page is one call of the library, on a thread of this backend's own."""
+    """See the module.
+
+    A batch is parted among this backend's threads, and each part is one call of the library. Where
+    that has not done all of it, which pages it did is found out page by page.
+    """
 
     def __init__(self, config: AibrixConfig, pool: HostPool, namespace: bytes) -> None:
         """Raise StorageUnavailable where the root cannot be made, or is another process's."""
@@ -74,7 +79,7 @@ class AibrixBackend(StorageBackend):
         if store is None:
             return [False] * len(keys)
         with _faults_of_the_store():
-            found = self._threads.map(self._read, [store] * len(keys), keys, slots)
+            found = self._parted(self._read_part, store, keys, slots)
         self._count("reads", sum(found))
         return found
 
@@ -83,7 +88,10 @@ class AibrixBackend(StorageBackend):
         if store is None:
             return []
         with _faults_of_the_store():
-            return self._threads.map(self._write, [store] * len(keys), keys, slots)
+            stored = self._parted(self._write_part, store, keys, slots)
+        self._count("writes", sum(stored))
+        self._count("no_room", stored.count(False))
+        return stored
 
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
         store = self._pages(False)
@@ -99,7 +107,7 @@ class AibrixBackend(StorageBackend):
         store, block = self._records(True), _record_hash(name)
         assert store is not None
         record = _flat_tensor(encode_record(value))
-        with _faults_of_the_store(), self._locks.hold(block):
+        with _faults_of_the_store(), self._locks.hold([block]):
             return self._put(store, [block], record, [0])
 
     def get_small(self, name: str) -> bytes | None:
@@ -132,7 +140,34 @@ class AibrixBackend(StorageBackend):
         for use in self._uses.values():
             use.close()
 
-    # --- one page, on a thread --------------------------------------------------------------------
+    # --- part of a batch, on a thread -------------------------------------------------------------
+
+    def _parted(
+        self, work: _Part, store: BlockStore, keys: Sequence[bytes], slots: Sequence[int]
+    ) -> list[bool]:
+        length = -(-len(keys) // self._config.num_threads) or 1
+        parts = [slice(start, start + length) for start in range(0, len(keys), length)]
+        done = self._threads.map(
+            work, [store] * len(parts), [keys[part] for part in parts], [slots[p] for p in parts]
+        )
+        return [is_done for part in done for is_done in part]
+
+    def _read_part(
+        self, store: BlockStore, keys: Sequence[bytes], slots: Sequence[int]
+    ) -> list[bool]:
+        blocks = [block for key in keys for block in self._blocks(key)]
+        offsets = [offset for slot in slots for offset in self._offsets(slot)]
+        if len(keys) > 1 and store.get(blocks, self._slab, offsets) == len(blocks):
+            return [True] * len(keys)
+        return [self._read(store, key, slot) for key, slot in zip(keys, slots, strict=True)]
+
+    def _write_part(
+        self, store: BlockStore, keys: Sequence[bytes], slots: Sequence[int]
+    ) -> list[bool]:
+        if len(keys) > 1 and self._write(store, keys, slots):
+            return [True] * len(keys)
+        pages = zip(keys, slots, strict=True)
+        return [self._write(store, [key], [slot]) for key, slot in pages]
 
     def _read(self, store: BlockStore, key: bytes, slot: int) -> bool:
         blocks, offsets = self._blocks(key), self._offsets(slot)
@@ -140,7 +175,7 @@ class AibrixBackend(StorageBackend):
             return True
         if any(map(store.has, blocks)):
             # suppressed: who may not write here cannot repair, and reads on
-            with suppress(OSError), self._locks.hold(key.hex()):  # it may be on its way just now
+            with suppress(OSError), self._locks.hold([key.hex()]):  # it may be on its way just now
                 return self._read_or_repair(store, blocks, offsets)
         return False
 
@@ -157,36 +192,34 @@ class AibrixBackend(StorageBackend):
             self._count("misfits", len(misfits))
         return not bad
 
-    def _write(self, store: BlockStore, key: bytes, slot: int) -> bool:
-        with self._locks.hold(key.hex()):
-            missing = [
-                (block, offset)
-                for block, offset in zip(self._blocks(key), self._offsets(slot), strict=True)
-                if not store.has(block)
-            ]
-            if not missing:
-                return True
-            blocks, offsets = (list(part) for part in zip(*missing, strict=True))
-            return self._put(store, blocks, self._slab, offsets)
+    def _write(self, store: BlockStore, keys: Sequence[bytes], slots: Sequence[int]) -> bool:
+        """Whether all are stored; of what is there already nothing is written."""
+        blocks = [block for key in keys for block in self._blocks(key)]
+        offsets = [offset for slot in slots for offset in self._offsets(slot)]
+        with self._locks.hold(key.hex() for key in keys):
+            missing: dict[str, int] = {}
+            for block, offset in zip(blocks, offsets, strict=True):
+                if block not in missing and not store.has(block):
+                    missing[block] = offset
+            values = list(missing.values())
+            return not missing or self._put(store, list(missing), self._slab, values)
 
     def _put(self, store: BlockStore, blocks: list[str], slab: object, offsets: list[int]) -> bool:
         """False where there is no room."""
         self._require_root()
         try:
-            is_stored = store.put(blocks, slab, offsets) == len(blocks)
+            return store.put(blocks, slab, offsets) == len(blocks)
         except Exception as error:
             self._count("failed_writes", 1)
             if not self._is_full(error):
                 raise StorageUnavailable(
                     f"storage backend 'aibrix': put failed: {error!r}"
                 ) from error
-            is_stored = False
-        self._count("writes" if is_stored else "no_room", 1)
-        return is_stored
+            return False
 
     def _remove(self, store: BlockStore, key: bytes) -> bool:
         blocks = self._blocks(key)
-        with self._locks.hold(key.hex()):
+        with self._locks.hold([key.hex()]):
             there = [block for block in blocks if store.has(block)]
             if there:
                 store.delete(there)

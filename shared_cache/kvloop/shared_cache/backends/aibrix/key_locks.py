@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -17,15 +17,15 @@ class KeyLocks:
         self._folder = folder
 
     @contextmanager
-    def hold(self, key: str) -> Iterator[None]:
-        """Alone with this key, and with those that share its file; raises OSError."""
-        shard = hashlib.sha256(key.encode()).hexdigest()[:2]
-        fd = self._open(self._folder / shard)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)  # of this opening: threads exclude each other too
+    def hold(self, keys: Iterable[str]) -> Iterator[None]:
+        """Alone with these keys, and with those that share their files; raises OSError."""
+        shards = {hashlib.sha256(key.encode()).hexdigest()[:2] for key in keys}
+        with ExitStack() as held:
+            for shard in sorted(shards):  # in one order, or two holders could wait for each other
+                fd = self._open(self._folder / shard)
+                held.callback(os.close, fd)
+                fcntl.flock(fd, fcntl.LOCK_EX)  # of this opening: threads exclude each other too
             yield
-        finally:
-            os.close(fd)
 
     def _open(self, path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
