@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mooncake_store import MooncakeStore
 
+from kvloop.shared_cache.backends.directory.layout import Layout
 from kvloop.shared_cache.backends.mooncake.library import load_mooncake
 from kvloop.shared_cache.conformance.pages import object_view
 from kvloop.shared_cache.conformance.place import Place
@@ -25,10 +26,9 @@ class Files:
         self.spec = BackendSpec(name="file", extra_config={"root": str(root)})
 
     def plant(self, place: Place, key: bytes, group: int, data: bytes) -> None:
-        name = key.hex()
-        folder = self._root / "kvl1" / place.namespace.hex() / name[:2] / name[2:4]
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / object_name(place.namespace, key, group)).write_bytes(data)
+        path = self._root / Layout(place.namespace).path(key, group)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 class Mooncake:

@@ -60,7 +60,7 @@ def replaced_by_link(path: Path, outside: Path) -> None:
     path.symlink_to(outside / path.name)
 
 
-@pytest.mark.parametrize("part", ["", "ab", "ab/12"])
+@pytest.mark.parametrize("part", ["", "a", "a/b"])
 def test_a_directory_that_is_a_symlink_is_not_entered(
     backend: FileBackend, home: Path, outside: Path, part: str
 ) -> None:
@@ -79,7 +79,7 @@ def test_a_directory_that_is_a_symlink_is_not_entered(
 def test_a_page_that_is_a_symlink_is_missed_and_replaced(
     backend: FileBackend, home: Path, outside: Path, pool: HostPool
 ) -> None:
-    page = home / "ab" / "12" / object_name(NAMESPACE, KEY, 0)
+    page = home / "a" / "b" / object_name(NAMESPACE, KEY, 0)
     replaced_by_link(page, outside)
     pool.view(0)[:] = b"\x09" * SHAPE.slot_bytes
     assert backend.exists([KEY]) == [False] and backend.get([KEY], [1]) == [False]
@@ -103,7 +103,7 @@ def test_a_record_that_is_a_symlink_is_missed_and_replaced(
 def test_deleting_a_page_that_is_a_symlink_removes_the_link_only(
     backend: FileBackend, home: Path, outside: Path
 ) -> None:
-    page = home / "ab" / "12" / object_name(NAMESPACE, KEY, 0)
+    page = home / "a" / "b" / object_name(NAMESPACE, KEY, 0)
     replaced_by_link(page, outside)
     assert backend.delete([KEY]) == [True]
     assert not page.is_symlink() and (outside / page.name).exists()
@@ -112,7 +112,7 @@ def test_deleting_a_page_that_is_a_symlink_removes_the_link_only(
 def test_a_fifo_in_the_place_of_a_page_does_not_hold_anyone_up(
     backend: FileBackend, home: Path
 ) -> None:
-    page = home / "ab" / "12" / object_name(NAMESPACE, KEY, 0)
+    page = home / "a" / "b" / object_name(NAMESPACE, KEY, 0)
     page.unlink()
     os.mkfifo(page)
     assert backend.exists([KEY]) == [False] and backend.get([KEY], [1]) == [False]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kvloop.shared_cache.backends.directory import safe_open
 from kvloop.shared_cache.backends.file.backend import FileBackend, FileConfig
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import PageShape, object_name
@@ -54,11 +55,19 @@ def refuse_anonymous_files(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.EOPNOTSUPP, "Operation not supported")
         return real(path, flags, *rest, **more)
 
+    real_under = safe_open._openat2
+
+    def open_under(directory: int, path: str, flags: int, mode: int) -> int | None:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return real_under(directory, path, flags, mode)
+
     monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(safe_open, "_openat2", open_under)
 
 
 def page_file(home: Path) -> Path:
-    return home / "ab" / "12" / object_name(NAMESPACE, KEY, 0)
+    return home / "a" / "b" / object_name(NAMESPACE, KEY, 0)
 
 
 def files(root: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kvloop.shared_cache.backend import StorageBackend
+from kvloop.shared_cache.backends.directory import safe_open
 from kvloop.shared_cache.backends.file import backend as file_backend
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.factory import backend_opener
@@ -32,8 +33,9 @@ class Flags:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_direct_refused = False
         self.last = 0
-        self._open = os.open
+        self._open, self._open_under = os.open, safe_open._openat2
         monkeypatch.setattr(os, "open", self._watch)
+        monkeypatch.setattr(safe_open, "_openat2", self._watch_under)
 
     def _watch(self, path: Any, flags: int, *rest: Any, **more: Any) -> int:
         if self.is_direct_refused and flags & os.O_DIRECT:
@@ -41,6 +43,11 @@ class Flags:
         if flags & os.O_TMPFILE == os.O_TMPFILE:
             self.last = flags
         return self._open(path, flags, *rest, **more)
+
+    def _watch_under(self, directory: int, path: str, flags: int, mode: int) -> int | None:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            self.last = flags
+        return self._open_under(directory, path, flags, mode)
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kvloop.shared_cache.backends.directory.faults import NO_ANONYMOUS_FILES, NO_LINKS
+from kvloop.shared_cache.backends.directory.layout import Layout
 from kvloop.shared_cache.backends.directory.root import OpenRoot
+from kvloop.shared_cache.backends.directory.spares import Spares
 
 _STALE_AFTER_S = 3600.0
 _MODE = 0o640
@@ -34,21 +36,34 @@ class Drafts:
     """Begins and publishes files of one store; thread-safe.
 
     Files have no name (O_TMPFILE) where the file system can, so that a crash leaves nothing;
-    elsewhere they lie in `folder` and what a crash leaves there is swept by a later writer.
+    elsewhere they lie in `tmp` and what a crash leaves there is swept by a later writer.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, layout: Layout, spares: Spares | None = None) -> None:
+        """`spares` are what pages are written to where there are some."""
+        self._layout = layout
+        self._spares = spares
         self._is_anonymous = os.path.isdir("/proc/self/fd")  # without it they cannot be linked
         self._is_swept = False
         self._incarnation = secrets.token_hex(8)
         self._numbers = itertools.count()
 
+    def begin_page(self, root: OpenRoot, folder: str, name: str, flags: int) -> Draft:
+        """The same, of a page's object."""
+        fd = self._spares.take() if self._spares is not None and self._is_anonymous else None
+        if fd is None:
+            return self.begin(root, folder, name, flags)
+        try:
+            return Draft(fd=fd, folder=root.made_directory(folder), name=name, tmp_name=None)
+        except BaseException:
+            os.close(fd)
+            raise
+
     def begin(self, root: OpenRoot, folder: str, name: str, flags: int = 0) -> Draft:
         """Open a file for writing, with these flags in addition; makes the folder."""
         target = root.made_directory(folder)
         try:
-            fd = self._anonymous(target, flags) if self._is_anonymous else None
+            fd = self._anonymous(root, flags) if self._is_anonymous else None
             if fd is not None:
                 return Draft(fd=fd, folder=target, name=name, tmp_name=None)
             fd, tmp_name = self._named(root, flags)
@@ -99,16 +114,16 @@ class Drafts:
 
     @contextlib.contextmanager
     def _tmp(self, root: OpenRoot) -> Iterator[int]:
-        fd = root.made_directory(self._folder)
+        fd = root.made_directory(self._layout.tmp)
         try:
             yield fd
         finally:
             os.close(fd)
 
-    def _anonymous(self, folder: int, flags: int) -> int | None:
+    def _anonymous(self, root: OpenRoot, flags: int) -> int | None:
+        """All in one directory: file systems then find room for them side by side."""
         try:
-            flags |= os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
-            return os.open(".", flags, _MODE, dir_fd=folder)
+            return root.open(self._layout.home, flags | os.O_TMPFILE | os.O_WRONLY, _MODE)
         except OSError as error:
             if error.errno not in NO_ANONYMOUS_FILES:
                 raise

@@ -12,7 +12,7 @@ from typing import TypeVar
 from kvloop.shared_cache.backends.directory.account import Account, ObjectId
 from kvloop.shared_cache.backends.directory.evict import object_size, remove_object, up_to
 from kvloop.shared_cache.backends.directory.faults import Counts
-from kvloop.shared_cache.backends.directory.index import Index, Row
+from kvloop.shared_cache.backends.directory.index import PENDING_S, Index, Row
 from kvloop.shared_cache.backends.directory.index_file import IndexFile
 from kvloop.shared_cache.backends.directory.reconcile import Reconciler
 from kvloop.shared_cache.backends.directory.root import OpenRoot, StoreRoot
@@ -41,7 +41,7 @@ class IndexAccount(Account):
         self._capacity = capacity_bytes
         self._lock = threading.Lock()
         """Guards the index, and what it is owed."""
-        self._owed: dict[ObjectId, int] = {}
+        self._owed: dict[ObjectId, Row] = {}
         self._touch_lock = threading.Lock()
         self._touched: dict[ObjectId, float] = {}
         self._counts = Counts("evicted", "evicted_bytes")
@@ -66,6 +66,8 @@ class IndexAccount(Account):
                 self._ask(lambda index: index.confirm(stored))
             if failed:
                 self._ask(lambda index: index.remove(failed))
+            for item in failed:
+                self._owed.pop(item, None)
 
     def touch(self, objects: Sequence[ObjectId]) -> None:
         now = time.time()
@@ -154,9 +156,10 @@ class IndexAccount(Account):
         """Let some be written that the index cannot be told of now."""
         if self._capacity is None:
             return len(objects)
-        room = self._capacity // _OWED - sum(self._owed.values())
+        room = self._capacity // _OWED - sum(row.num_bytes for row in self._owed.values())
         num_granted = max(0, min(len(objects), room // num_bytes))
-        self._owed.update((item, num_bytes) for item in objects[:num_granted])
+        now = time.time()
+        self._owed |= {item: Row(item, num_bytes, now) for item in objects[:num_granted]}
         return num_granted
 
     # --- what is written down later; the lock is held -------------------------------------------
@@ -168,12 +171,16 @@ class IndexAccount(Account):
         unknown = self._ask(lambda index: index.touch(list(touched.items()))) if touched else []
         if unknown is None:  # lost: it was advice
             return
-        now = time.time()
-        times = {item: touched[item] for item in unknown} | dict.fromkeys(self._owed, now)
+        times = {o: row.used_at for o, row in self._owed.items()} | {o: touched[o] for o in unknown}
         sizes = [(item, object_size(root, item)) for item in times]
         rows = [Row(item, size, times[item]) for item, size in sizes if size is not None]
-        if not rows or self._ask(lambda index: index.adopt(rows)) is not None:
-            self._owed = {}
+        if rows and self._ask(lambda index: index.adopt(rows)) is None:
+            return
+        told, before = {row.object for row in rows}, time.time() - PENDING_S
+        # What is not there yet is being written, or was not written in the end.
+        self._owed = {
+            o: row for o, row in self._owed.items() if o not in told and row.used_at > before
+        }
 
     def _tick(self) -> None:
         with contextlib.suppress(OSError):  # where the root is gone, callers are told

@@ -1,8 +1,12 @@
-"""Where the objects of one namespace lie under the root.
+"""Where the objects of one namespace lie under the root:
 
-kvl1/<namespace>/<key[:2]>/<key[2:4]>/<object name>
-kvl1/<namespace>/small/<sha256 of the record's name>
-kvl1/<namespace>/tmp/<being written>
+    kvl1/<namespace>/<key[0]>/<key[1]>/<object name>
+    kvl1/<namespace>/small/<sha256 of the record's name>
+    kvl1/<namespace>/tmp/<being written>
+    kvl1/index.sqlite3    sizes and last uses of all namespaces' objects, on local file systems
+    kvl1/walk.json        the sum of them, on others
+
+`key[0]` and `key[1]` are the first two hexadecimal digits of a page's key.
 """
 
 from __future__ import annotations
@@ -12,6 +16,9 @@ import hashlib
 from kvloop.shared_cache.page_object import object_name
 
 TOP = "kvl1"
+SHARD_BYTES = 1
+"""Of a key: its shard is told by the two digits. 256 shards hold millions of pages with ease, and
+with more of them nearly every page of a young store would wait for a directory to be made."""
 SMALL = "small"
 TMP = "tmp"
 INDEX = f"{TOP}/index.sqlite3"
@@ -29,8 +36,8 @@ class Layout:
 
     def shard(self, key: bytes) -> str:
         """The directory of a page's objects."""
-        name = key[:2].hex()
-        return f"{self.home}/{name[:2]}/{name[2:]}"
+        digits = key[:SHARD_BYTES].hex()
+        return f"{self.home}/{digits[0]}/{digits[1]}"
 
     def name(self, key: bytes, group: int) -> str:
         """An object's name in its shard."""

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from kvloop.shared_cache.backend import StoredObject
 from kvloop.shared_cache.backends.directory.faults import ObjectFaults
-from kvloop.shared_cache.backends.directory.layout import SMALL, TOP
+from kvloop.shared_cache.backends.directory.layout import SHARD_BYTES, SMALL, TOP
 from kvloop.shared_cache.backends.directory.root import OpenRoot
 from kvloop.shared_cache.page_object import parse_object_name
 
 _NAMESPACE = re.compile("[0-9a-f]{64}")
-_SHARD = re.compile("[0-9a-f]{2}")
+_SHARD = re.compile("[0-9a-f]")
 _LISTED = os.O_RDONLY | os.O_DIRECTORY
 
 
@@ -55,7 +55,7 @@ def shard_objects(
     place = "".join(shard.split("/")[-2:])
     for file in _files(root, faults, shard):
         name = parse_object_name(file.name)
-        if name and name.namespace == namespace and name.key[:2].hex() == place:
+        if name and name.namespace == namespace and name.key[:SHARD_BYTES].hex() == place:
             yield StoredObject(namespace, name.key, name.group, file.num_bytes, file.used_at)
 
 

@@ -71,7 +71,7 @@ class PageFiles:
                     continue
                 name = self._layout.name(key, group)
                 shard = self._layout.shard(key)
-                drafts[group] = self._drafts.begin(root, shard, name, self._flags)
+                drafts[group] = self._drafts.begin_page(root, shard, name, self._flags)
         except OSError as error:
             faults.add(error)
             for draft in drafts.values():

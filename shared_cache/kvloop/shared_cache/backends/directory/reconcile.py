@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from kvloop.shared_cache.backends.directory.account import ObjectId
 from kvloop.shared_cache.backends.directory.faults import Counts, ObjectFaults
 from kvloop.shared_cache.backends.directory.index import PENDING_S, Index, Row
-from kvloop.shared_cache.backends.directory.layout import Layout
+from kvloop.shared_cache.backends.directory.layout import SHARD_BYTES, Layout
 from kvloop.shared_cache.backends.directory.listing import namespaces, shard_objects, shards
 from kvloop.shared_cache.backends.directory.root import StoreRoot
 
@@ -87,7 +87,7 @@ class Reconciler:
         """The shards that there are rows of, in order."""
         prefix = b""
         while item := self._ask(lambda index, prefix=prefix: index.first_from(prefix)):  # type: ignore[misc]
-            shard = item.namespace + item.key[:2]
+            shard = item.namespace + item.key[:SHARD_BYTES]
             yield shard
             prefix = shard + b"\xff" * 33
 

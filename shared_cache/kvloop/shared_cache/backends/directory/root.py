@@ -44,9 +44,9 @@ class OpenRoot:
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def open(self, path: str, flags: int) -> int:
-        """Open a file or directory that is there."""
-        return open_under(self.fd, path, flags)
+    def open(self, path: str, flags: int, mode: int = 0) -> int:
+        """Open a file or directory that is there, or with O_TMPFILE a file in a directory."""
+        return open_under(self.fd, path, flags, mode)
 
     def directory(self, path: str) -> int:
         """Open a directory to name what is in it."""

@@ -19,15 +19,18 @@ class _OpenHow(ctypes.Structure):
     )
 
 
-def open_under(directory: int, path: str, flags: int) -> int:
-    """Open the relative `path` under an open directory; a symlink in it is ELOOP or ENOTDIR."""
-    fd = _openat2(directory, path, flags | os.O_CLOEXEC)
-    return fd if fd is not None else _walk(directory, path, flags | os.O_CLOEXEC)
+def open_under(directory: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open the relative `path` under an open directory; a symlink in it is ELOOP or ENOTDIR.
+
+    `mode` is that of a file which O_TMPFILE makes.
+    """
+    fd = _openat2(directory, path, flags | os.O_CLOEXEC, mode)
+    return fd if fd is not None else _walk(directory, path, flags | os.O_CLOEXEC, mode)
 
 
-def _openat2(directory: int, path: str, flags: int) -> int | None:
+def _openat2(directory: int, path: str, flags: int, mode: int) -> int | None:
     """None where the kernel, or a sandbox around the process, does not have the call."""
-    how = _OpenHow(flags, 0, _RESOLVE_NO_SYMLINKS)
+    how = _OpenHow(flags, mode, _RESOLVE_NO_SYMLINKS)
     encoded = os.fsencode(path)
     while True:
         number = ctypes.c_long(_SYS_OPENAT2)
@@ -42,7 +45,7 @@ def _openat2(directory: int, path: str, flags: int) -> int | None:
             raise OSError(code, os.strerror(code), path)
 
 
-def _walk(directory: int, path: str, flags: int) -> int:
+def _walk(directory: int, path: str, flags: int, mode: int) -> int:
     """The same, part by part."""
     *parents, name = path.split("/")
     current = os.dup(directory)
@@ -53,6 +56,6 @@ def _walk(directory: int, path: str, flags: int) -> int:
             )
             os.close(current)
             current = inner
-        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=current)
+        return os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=current)
     finally:
         os.close(current)

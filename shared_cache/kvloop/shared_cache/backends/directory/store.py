@@ -28,11 +28,13 @@ from kvloop.shared_cache.backends.directory.page_files import PageFiles
 from kvloop.shared_cache.backends.directory.page_io import PageIO, Transfer
 from kvloop.shared_cache.backends.directory.root import OpenRoot, StoreRoot
 from kvloop.shared_cache.backends.directory.small_files import SmallFiles
+from kvloop.shared_cache.backends.directory.spares import Spares
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 from kvloop.shared_cache.workers import Workers
 
 Result = TypeVar("Result")
+_Round = Callable[[Sequence[bytes], Sequence[int]], list[bool]]
 _LISTED_AT_ONCE = 256
 
 
@@ -59,7 +61,12 @@ class DirectorySettings:
     num_threads: int = 1
     """Threads that open, look up and publish files; 1: the caller's own."""
     files_at_once: int = 64
-    """Open at the same time for one call: bounds descriptors, and what `PageIO` gets at once."""
+    """Open at the same time for one call."""
+    rounds_at_once: int = 1
+    """Parts that a call's files are moved in: while the bytes of one move, files of another are
+    opened or published. `PageIO` gets so much less at once."""
+    num_spares: int = 0
+    """Files made ahead of writers at most; only where files without names can be allocated."""
 
 
 def open_root(settings: DirectorySettings, name: str) -> StoreRoot:
@@ -95,8 +102,8 @@ class DirectoryStore(StorageBackend):
         self._object_bytes = pool.shape.object_bytes
         self._groups = range(pool.shape.head_groups)
         self._layout = Layout(namespace)
-        self._drafts = Drafts(self._layout.tmp)
-        self._pages_at_once = max(1, settings.files_at_once // pool.shape.head_groups)
+        files_a_round = settings.files_at_once // settings.rounds_at_once
+        self._pages_a_round = max(1, files_a_round // pool.shape.head_groups)
         self._counts = Counts(
             *("reads", "writes", "no_room", "read_only"),
             *("short_reads", "repaired", "refused", "io_errors"),
@@ -107,9 +114,13 @@ class DirectoryStore(StorageBackend):
             io.close()
             raise
         flags = os.O_DIRECT if io.is_direct else 0
+        num_spares = settings.num_spares
+        self._spares = Spares(self._root, self._object_bytes, num_spares, flags)
+        self._drafts = Drafts(self._layout, self._spares)
         self._files = PageFiles(self._layout, pool.shape, self._drafts, self._counts, flags)
         self._small = SmallFiles(self._layout, self._drafts)
         self._account = account_of(self._root, settings.capacity_bytes)
+        self._round_threads = Workers(settings.rounds_at_once, f"l3-{name}-round")
         self._threads: Workers | None = None
         if settings.num_threads > 1:
             self._threads = Workers(settings.num_threads, f"l3-{name}")
@@ -120,17 +131,14 @@ class DirectoryStore(StorageBackend):
 
     def get(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
         with self._call() as (root, faults):
-            found: list[bool] = []
-            for batch in self._rounds(keys):
-                found += self._read_round(root, faults, keys[batch], slots[batch])
+            found = self._in_rounds(partial(self._read_round, root, faults), keys, slots)
+            used = compress(keys, found)
+            self._account.touch([item for key in used for item in self._ids(key)])
             return found
 
     def set(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
         with self._call() as (root, faults):
-            stored: list[bool] = []
-            for batch in self._rounds(keys):
-                stored += self._write_round(root, faults, keys[batch], slots[batch])
-            return stored
+            return self._in_rounds(partial(self._write_round, root, faults), keys, slots)
 
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
         with self._call() as (root, faults):
@@ -169,9 +177,11 @@ class DirectoryStore(StorageBackend):
                 yield from self._with_last_use(batch)
 
     def close(self) -> None:
+        self._round_threads.stop()
         if self._threads is not None:
             self._threads.stop()
         self._io.close()
+        self._spares.close()
         self._account.close()
 
     def _with_last_use(self, listed: Sequence[StoredObject]) -> Iterator[StoredObject]:
@@ -201,9 +211,7 @@ class DirectoryStore(StorageBackend):
                 self._io.forget(transfer.fd)
                 os.close(transfer.fd)
         are_read = iter([self._files.is_read(faults, length) for length in lengths])
-        found = [bool(fds) and all([next(are_read) for _ in fds]) for fds in pages]
-        self._account.touch([item for key in compress(keys, found) for item in self._ids(key)])
-        return found
+        return [bool(fds) and all([next(are_read) for _ in fds]) for fds in pages]
 
     def _write_round(
         self, root: OpenRoot, faults: ObjectFaults, keys: Sequence[bytes], slots: Sequence[int]
@@ -245,6 +253,7 @@ class DirectoryStore(StorageBackend):
             -length in NO_ROOM for length, had in zip(results, granted, strict=True) if had
         )
         if num_refused:
+            self._spares.drop()
             self._account.ran_full(root, num_refused * self._object_bytes)
         return stored
 
@@ -266,9 +275,14 @@ class DirectoryStore(StorageBackend):
             return list(map(work, *batch))
         return self._threads.map(work, *batch)
 
-    def _rounds(self, keys: Sequence[bytes]) -> Iterator[slice]:
-        for start in range(0, len(keys), self._pages_at_once):
-            yield slice(start, start + self._pages_at_once)
+    def _in_rounds(self, work: _Round, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
+        size = self._pages_a_round
+        starts = range(0, len(keys), size)
+        if len(starts) <= 1:
+            return work(keys, slots) if keys else []
+        batches = [(keys[start : start + size], slots[start : start + size]) for start in starts]
+        results = self._round_threads.map(work, *zip(*batches, strict=True))
+        return [is_done for round_ in results for is_done in round_]
 
 
 def _batches(listed: Iterator[StoredObject]) -> Iterator[list[StoredObject]]:

@@ -21,6 +21,9 @@ from kvloop.shared_cache.safe_path import checked_root
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 _NAME = "file"
+_ROUNDS_AT_ONCE = 4
+_NUM_SPARES = 64
+_FOR_SPARES = frozenset({"ext4", "xfs"})  # others gain nothing by room that is found ahead
 
 
 class FileConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +54,14 @@ class FileBackend(DirectoryStore):
         """Raise StorageUnavailable where the root cannot be had."""
         root = checked_root("root", config.root)
         mount_point = config.mount_point and checked_root("mount_point", config.mount_point)
+        file_system = file_system_type(root)
         settings = DirectorySettings(
             root=root,
             mount_point=mount_point or None,
             capacity_bytes=config.capacity_bytes,
-            num_threads=1 if is_local(file_system_type(root)) else config.num_threads,
+            rounds_at_once=_ROUNDS_AT_ONCE,
+            num_spares=_NUM_SPARES if file_system in _FOR_SPARES else 0,
+            num_threads=1 if is_local(file_system) else config.num_threads,
         )
         is_direct = _is_direct(config, open_root(settings, _NAME))
         io = ThreadIO(pool, num_threads=config.num_threads, is_direct=is_direct)
