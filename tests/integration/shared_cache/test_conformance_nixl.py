@@ -86,4 +86,7 @@ class TestObjects(BackendConformance):
 
     @pytest.fixture
     def spec(self, s3_server: S3Server) -> BackendSpec:
-        return BackendSpec(name="nixl", extra_config=s3_server.config(), can_list=True)
+        # moto answers a thousand requests in some 20 s on a busy machine.
+        return BackendSpec(
+            name="nixl", extra_config=s3_server.config(), can_list=True, call_deadline_s=120.0
+        )

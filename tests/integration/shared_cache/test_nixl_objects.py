@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_the_secret_key_is_in_no_error(server: S3Server, pages: Pages) -> None:
     with pytest.raises(StorageUnavailable) as raised:
         pages.open(config)
     assert SECRET_KEY not in str(raised.value)
+
+
+def test_num_threads_bounds_the_requests_of_our_own(server: S3Server, pages: Pages) -> None:
+    def num_threads() -> int:
+        return sum(thread.name.startswith("l3-s3") for thread in threading.enumerate())
+
+    before = num_threads()
+    backend = pages.open({**server.config(), "num_threads": 3})
+    assert num_threads() == before + 3
+    backend.close()
 
 
 def test_a_listing_goes_on_past_a_thousand_objects(server: S3Server) -> None:

@@ -1,14 +1,19 @@
-"""The signature of S3 requests: AWS's own worked example."""
+"""S3 requests of our own: signed as in AWS's worked example, and sent where the config says."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
+
+from kvloop.shared_cache.backends.nixl.config import ObjectConfig
+from kvloop.shared_cache.backends.nixl.s3_bucket import S3Bucket
 from kvloop.shared_cache.backends.nixl.s3_signature import (
     Credentials,
     query_string,
     signed_headers,
 )
+from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 # "Example: GET Bucket (List Objects)" of the S3 API reference, Signature Version 4.
 EXAMPLE = Credentials(
@@ -49,3 +54,53 @@ def test_a_query_is_sorted_and_quoted_as_aws_wants_it() -> None:
 
 def test_credentials_show_nothing() -> None:
     assert repr(EXAMPLE) == "Credentials(***)" and "wJal" not in f"{EXAMPLE}"
+
+
+class _Recorder:
+    """Stands where the connection would be made, and keeps what would have been sent."""
+
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+
+    def connect(self, host: str, timeout: float) -> _Recorder:
+        self.hosts.append(host)
+        return self
+
+    def request(self, method: str, target: str, body: object, headers: dict[str, str]) -> None:
+        self.requests.append((method, target, headers))
+        raise OSError("goes no further")
+
+    def close(self) -> None:
+        pass
+
+
+def sent(monkeypatch: pytest.MonkeyPatch, **fields: object) -> tuple[str, str, dict[str, str]]:
+    """Host, target and headers of the request for an object's size."""
+    recorder = _Recorder()
+    monkeypatch.setattr("http.client.HTTPConnection", recorder.connect)
+    config = ObjectConfig(
+        plugin="OBJ",
+        bucket="pages",
+        endpoint_override="http://s3.example:9000",
+        access_key="A",
+        secret_key="B",
+        **fields,  # type: ignore[arg-type]
+    )
+    with pytest.raises(StorageUnavailable, match="goes no further"):
+        S3Bucket(config).size("kvl1-x")
+    [host], [(_, target, headers)] = recorder.hosts, recorder.requests
+    return host, target, headers
+
+
+def test_the_bucket_is_in_the_path_or_in_the_hosts_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sent(monkeypatch)[:2] == ("s3.example:9000", "/pages/kvl1-x")
+    virtual = sent(monkeypatch, use_virtual_addressing=True)
+    assert virtual[:2] == ("pages.s3.example:9000", "/kvl1-x")
+    assert virtual[2]["host"] == "pages.s3.example:9000"
+
+
+def test_region_and_session_token_are_signed_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = sent(monkeypatch, region="eu-north-1", session_token="temporary")[2]
+    assert "/eu-north-1/s3/" in headers["authorization"]
+    assert headers["x-amz-security-token"] == "temporary"
