@@ -50,8 +50,7 @@ class ChildProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            # It finds what this process finds: the module of a dynamic backend, for one.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=_environment(),
         )
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -118,3 +117,11 @@ class ChildProcess:
             for line in lines:
                 self._lines.put(line.decode().strip())
         self._lines.put(None)
+
+
+def _environment() -> dict[str, str]:
+    # It finds what this process finds: the module of a dynamic backend, for one.
+    found = os.pathsep.join(path for path in sys.path if path)
+    # In one arena, what is freed is used again: the C library's arenas of short-lived threads
+    # would look like a leak for dozens of openings, until there are no more of them.
+    return {**os.environ, "PYTHONPATH": found, "MALLOC_ARENA_MAX": "1"}
