@@ -207,7 +207,7 @@ def test_a_copy_that_was_interrupted_goes_on(namespace: bytes, tmp_path: Path) -
     source, target = tmp_path / "a", tmp_path / "b"
     fill("file", {"root": str(source)}, namespace, 1500)
     with started("copy", f"file:{source}", f"file:{target}", "--json") as process:
-        wait_for("the first pages", lambda: any(True for _ in published(target)))
+        wait_for("the first batches", lambda: sum(1 for _ in published(target)) > 200)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=30)
     [first] = json.loads(out)["namespaces"]
@@ -248,8 +248,7 @@ def test_a_store_that_hangs_is_an_error_and_the_process_ends(
     assert process.returncode == 1 and "dynamic did not answer within 1 s" in err
 
 
-@pytest.mark.slow  # the library's set-up waits half a minute, and lets no other thread run
-def test_a_master_that_hangs_is_an_error_in_the_end(tmp_path: Path) -> None:
+def test_a_master_that_hangs_is_an_error_by_the_deadline(tmp_path: Path) -> None:
     hung = MooncakeStore(tmp_path / "store.log")
     master = hung.master_pid()
     assert master is not None
@@ -259,7 +258,7 @@ def test_a_master_that_hangs_is_an_error_in_the_end(tmp_path: Path) -> None:
     finally:
         os.kill(master, signal.SIGCONT)
         hung.stop()
-    assert status == 1 and "kvloop cache stat: error: " in err
+    assert status == 1 and "did not answer within 1 s" in err
 
 
 def on_a_terminal(*command: str, columns: int) -> str:
