@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,6 +54,21 @@ def role(master: MooncakeStore) -> str:
     return str(fetch(f"http://127.0.0.1:{master.metrics_port}/role")[1]).strip()
 
 
+def has_caught_up(standby: MooncakeStore) -> bool:
+    """Whether a stand-by has applied all that the leader wrote to its log: it polls each second."""
+    before = num_applied(standby)
+    time.sleep(2.5)
+    return 0 < before == num_applied(standby)
+
+
+def num_applied(standby: MooncakeStore) -> int:
+    metrics = str(fetch(f"http://127.0.0.1:{standby.metrics_port}/metrics")[1])
+    name = "ha_oplog_applied_sequence_id "
+    return sum(
+        int(line.removeprefix(name)) for line in metrics.splitlines() if line.startswith(name)
+    )
+
+
 def guarded(config: dict[str, object], pool: HostPool) -> GuardedBackend:
     opener = backend_opener("mooncake", config, pool, NAMESPACE)
     guard = GuardedBackend(opener, pool, name="mooncake", namespace=NAMESPACE)
@@ -78,6 +94,7 @@ def test_when_the_leader_dies_the_next_has_all_pages_and_nothing_of_ours_restart
         pool.view(slot)[:] = key * (SHAPE.slot_bytes // 32)
     assert guard.set(keys, slots) == [True, True]
     assert role(masters[0]) == "leader" and role(masters[1]) == "standby"
+    wait_for("the stand-by", lambda: has_caught_up(masters[1]))
     masters[0].kill()
     pool.array[:] = 0
     wait_for("the pages", lambda: guard.get(keys, slots) == [True, True], _FAIL_OVER_S)
