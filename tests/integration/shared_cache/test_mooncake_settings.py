@@ -67,6 +67,20 @@ def test_rdma_is_tried_on_the_named_devices_and_is_a_storage_error_without_them(
     assert done.stdout.splitlines()[-1] == "3"
 
 
+def test_a_store_node_without_its_rdma_devices_says_so_and_ends(store: MooncakeStore) -> None:
+    flags = ("--master", store.address, "--protocol", "rdma", "--device-name", "none_0")
+    done = subprocess.run(
+        [sys.executable, "-m", "kvloop.cli", "store", "--segment-size", "0.0625", *flags],
+        env={**os.environ, "MC_LOG_LEVEL": "INFO"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "Using specified RDMA devices: none_0" in done.stderr
+    assert f"mounting {64 << 20} bytes over rdma at master {store.address} failed" in done.stderr
+
+
 def test_a_node_may_give_memory_under_a_name_of_its_own(store: MooncakeStore) -> None:
     name = f"127.0.0.1:{free_port()}"
     giving = {"local_hostname": name, "global_segment_size": 32 << 20}
