@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +115,20 @@ def test_listing_without_the_masters_http_port_says_which_field_is_wrong(
         pytest.raises(StorageUnavailable, match="master_metrics_port"),
     ):
         list(node.backend.objects())
+
+
+def test_a_clear_waits_for_a_master_that_is_slow_with_it(tmp_path: Path) -> None:
+    with running(MooncakeStore(tmp_path / "own.log")) as own, client(own.config) as node:
+        keys, master = node.put(2), own.master_pid()
+        assert master is not None
+        os.kill(master, signal.SIGSTOP)
+        waking = threading.Timer(
+            4.0, os.kill, (master, signal.SIGCONT)
+        )  # the library gives up at 3
+        waking.start()
+        node.backend.clear()
+        waking.join()
+        assert node.backend.exists(keys) == [False, False]
 
 
 def test_a_key_twice_in_a_batch_is_read_into_both_slots(tmp_path: Path) -> None:

@@ -22,11 +22,14 @@ _TRANSFER_FAIL = -800
 KEY_FAULTS = frozenset((_ILLEGAL_CLIENT, _INVALID_REPLICA, _LEASE_EXPIRED, _TRANSFER_FAIL))
 """One object alone: the node that has it died or let it go, or another client is writing it."""
 
-_MASTER_FAULTS = frozenset((-900, -901, -1010, -1011))  # the RPC failed; it is not the leader
+RPC_TIMEOUT = -901
+_MASTER_FAULTS = frozenset(
+    (-900, RPC_TIMEOUT, -1010, -1011)
+)  # the RPC failed; it is not the leader
 UNKNOWN_TENANT = -1701
 _WORDS = {
     -900: "the master cannot be reached",
-    -901: "the master does not answer",
+    RPC_TIMEOUT: "the master does not answer",
     -1010: "the master is not the leader",
     -1011: "the master is not the leader",
     UNKNOWN_TENANT: "the master does not know this tenant_id: register it and its quota there",
