@@ -7,6 +7,7 @@ from typing import get_args
 
 from kvloop.cli import flag_types
 from kvloop.shared_cache.hicache_names import (
+    BackendName,
     Codec,
     EvictionPolicy,
     HostLayout,
@@ -77,7 +78,7 @@ def _add_storage(group: argparse._ArgumentGroup) -> None:
     flag = group.add_argument
     flag(
         "--hicache-storage-backend",
-        choices=("mooncake", "file", "dynamic"),
+        choices=get_args(BackendName),
         help="the cache shared between nodes; unset: none",
     )
     flag(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from kvloop.shared_cache.backend import BackendOpener, StorageBackend
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.hicache_names import BackendName
 from kvloop.shared_cache.host_pool import HostPool
 
 _Prepare = Callable[[Mapping[str, Any], HostPool, bytes, Collection[str]], BackendOpener]
-_BACKENDS = ("aibrix", "chain", "dynamic", "file", "hf3fs", "mooncake", "nixl", "zones")
+_BACKENDS: tuple[str, ...] = get_args(BackendName)
 
 
 def backend_opener(

@@ -11,6 +11,7 @@ from kvloop.cli.main import build_parser, main
 from kvloop.cli.node_command import ADMIN_KEY_VARIABLE, node_config
 from kvloop.engine.node_config import NodeConfig
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.factory import known_backends
 
 COMMANDS = ("up", "prefill", "decode", "router", "store", "bench multi-turn")
 
@@ -163,3 +164,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path, capsys) -> None:
     with pytest.raises(SystemExit):
         config_of("--hicache-storage-backend-extra-config", f"@{tmp_path}/none.json")
     assert "none.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+@pytest.mark.parametrize("name", known_backends())
+def test_every_backend_can_be_chosen(role: str, name: str) -> None:
+    flags = ["--model", "m", "--hicache-storage-backend", name]
+    args = build_parser().parse_args([role, *flags])
+    assert args.hicache_storage_backend == name
