@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mooncake_pages import NAMESPACE, SHAPE, client
 from mooncake_store import MooncakeStore, running
-from running import wait_for
+from running import fetch, wait_for
 
 from kvloop.shared_cache.factory import backend_opener
 from kvloop.shared_cache.guard import GuardedBackend
@@ -59,7 +59,9 @@ def test_new_pages_go_to_the_living_node_once_the_dead_is_given_up(
     with client(store.config) as node:
         node.put(2)
         other.kill()
-        wait_for("eight puts in a row", lambda: len(node.put(8)) == 8)
+        url = f"http://127.0.0.1:{store.metrics_port}/get_all_segments"
+        wait_for("the end of the dead one", lambda: fetch(url)[1].split() == [store.segment])
+        assert len(node.put(8)) == 8
 
 
 def test_a_dead_node_does_not_open_the_guards_breaker(
