@@ -22,7 +22,8 @@ from kvloop.shared_cache.conformance.spec import BackendSpec
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import PageShape
 
-_SETTLE_S = 2.0
+_SETTLE_S = 1.0
+_NOISE_BYTES = 2 << 20
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +39,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     dies_at: float | None = None
     """When it kills itself, in calls: 2.5 is half-way through the third, by the second's time."""
     num_cycles: int = 0
-    """Above 0: open, use and close that often, and report what is held after each half."""
+    """Above 0: open, use and close that often in each round, and report what is held."""
 
 
 class Holdings(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,12 +99,17 @@ def _die_in(seconds: float) -> None:
 
 
 def _cycle(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) -> None:
+    """Round after round, each at its `go`; what is held before and after it is a line."""
     for _ in range(order.num_cycles):
         _use_once(order, spec, pool, slots)
     before = _settled(holdings())
-    for _ in range(order.num_cycles):
-        _use_once(order, spec, pool, slots)
-    _say(msgspec.json.encode((before, _settled(before))).decode())
+    _say("ready")
+    while sys.stdin.readline():
+        for _ in range(order.num_cycles):
+            _use_once(order, spec, pool, slots)
+        after = _settled(before)
+        _say(msgspec.json.encode((before, after)).decode())
+        before = after
 
 
 def _use_once(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) -> None:
@@ -139,7 +145,7 @@ def _settled(floor: Holdings) -> Holdings:
         now = holdings()
         growth = now.growth(floor)
         is_small = growth["threads"] <= 0 and growth["descriptors"] <= 0
-        if is_small or time.monotonic() > until:
+        if (is_small and growth["resident_bytes"] < _NOISE_BYTES) or time.monotonic() > until:
             return now
 
 

@@ -122,6 +122,7 @@ class ChildProcess:
 def _environment() -> dict[str, str]:
     # It finds what this process finds: the module of a dynamic backend, for one.
     found = os.pathsep.join(path for path in sys.path if path)
-    # In one arena, what is freed is used again: the C library's arenas of short-lived threads
-    # would look like a leak for dozens of openings, until there are no more of them.
-    return {**os.environ, "PYTHONPATH": found, "MALLOC_ARENA_MAX": "1"}
+    # What is freed goes back or is used again at once. With the C library's defaults, buffers that
+    # short-lived threads have freed look like a leak for dozens of openings, and then no longer.
+    frugal = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
+    return {**os.environ, "PYTHONPATH": found, **frugal}
