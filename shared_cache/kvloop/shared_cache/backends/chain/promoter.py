@@ -63,15 +63,11 @@ class Promoter:
             self._pool.free([page.slot for page in gone])
             self._change.wait_for(lambda: not self._is_writing(keys), timeout_s)
 
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing waits; False at the deadline."""
-        with self._change:
-            return self._change.wait_for(lambda: not self._queue and not self._under_way, timeout_s)
-
     def stats(self) -> dict[str, float]:
-        """Pages since the start, and those that wait."""
+        """Pages since the start, and those that wait or are under way."""
         with self._change:
-            return {**self._counts, "promotions_waiting": float(len(self._queue))}
+            waiting = len(self._queue) + len(self._under_way)
+            return {**self._counts, "promotions_waiting": float(waiting)}
 
     def close(self) -> None:
         """Drop what waits; ends within seconds."""
