@@ -10,7 +10,7 @@ from pathlib import Path
 
 from running import free_port, wait_for
 
-_MODULE = "kvloop.shared_cache.backends.nixl.server"
+_COMMAND = ("-m", "kvloop.cli", "nixl-store")
 
 
 class MemoryServer:
@@ -26,14 +26,15 @@ class MemoryServer:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._log = log
-        self._arguments = ("--port", str(self.port), "--bytes", str(segment_bytes), *arguments)
+        size = ("--segment-size", str(segment_bytes / 2**30))
+        self._arguments = ("--port", str(self.port), *size, *arguments)
         self._environment = environment or {}
         self.start()
 
     def start(self) -> None:
         with self._log.open("wb") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, *self._arguments],
+                [sys.executable, *_COMMAND, *self._arguments],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from typing import cast
 from kvloop.cli import (
     bench_command,
     cache_command,
+    nixl_store_command,
     node_command,
     router_command,
     store_command,
@@ -23,6 +24,7 @@ _COMMANDS = (
     node_command,
     router_command,
     store_command,
+    nixl_store_command,
     cache_command,
     bench_command,
 )

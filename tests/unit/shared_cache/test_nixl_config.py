@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kvloop.cli.main import main
 from kvloop.shared_cache.backend_config import parse_backend_config
 from kvloop.shared_cache.backends.nixl.config import (
     FileConfig,
@@ -16,7 +17,7 @@ from kvloop.shared_cache.backends.nixl.config import (
     params_of,
 )
 from kvloop.shared_cache.backends.nixl.file_store import file_settings
-from kvloop.shared_cache.backends.nixl.server import MemoryServerConfig, main
+from kvloop.shared_cache.backends.nixl.server import MemoryServerConfig
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.redact import Redactor
 
@@ -144,6 +145,6 @@ def test_a_wrong_field_of_the_server_is_named(fields: dict[str, Any], named: str
         MemoryServerConfig(**fields)
 
 
-def test_the_server_says_what_is_wrong_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--port", "99999"]) == 1
-    assert "port must be within" in capsys.readouterr().err
+def test_the_server_says_what_is_wrong_and_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nixl-store", "--lease-s", "99999"]) == 2
+    assert "lease_s must be above 0" in capsys.readouterr().err

@@ -1,16 +1,14 @@
 """The `nixl` memory server: a segment of this process's memory that clients read and write by UCX.
 
-Run it alone: `python -m kvloop.shared_cache.backends.nixl.server --port 50061 --bytes 4294967296`.
+The command is `kvloop nixl-store`.
 Its content lives as long as the process. It trusts whoever reaches it: private networks only.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import secrets
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +23,7 @@ from kvloop.shared_cache.backends.nixl.desk import Desk
 from kvloop.shared_cache.backends.nixl.object_table import ObjectTable
 from kvloop.shared_cache.backends.nixl.record_table import RecordTable
 from kvloop.shared_cache.backends.nixl.segment import Segment
-from kvloop.shared_cache.errors import ConfigError, KVLoopError
+from kvloop.shared_cache.errors import ConfigError
 
 _MIN_BYTES = 1 << 20
 _POLL_MS = 200
@@ -138,32 +136,3 @@ def _stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit code."""
-    defaults = MemoryServerConfig()
-    parser = argparse.ArgumentParser(description="Memory server of the storage backend nixl.")
-    parser.add_argument("--host", default=defaults.host)
-    parser.add_argument("--port", type=int, default=defaults.port)
-    parser.add_argument("--bytes", type=int, default=defaults.segment_bytes)
-    parser.add_argument("--record-bytes", type=int, default=defaults.record_bytes)
-    parser.add_argument("--lease-s", type=float, default=defaults.lease_s)
-    given = parser.parse_args(arguments)
-    try:
-        config = MemoryServerConfig(
-            host=given.host,
-            port=given.port,
-            segment_bytes=given.bytes,
-            record_bytes=given.record_bytes,
-            lease_s=given.lease_s,
-        )
-        run_memory_server(config, lambda line: print(line, flush=True))
-    except KVLoopError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
