@@ -4,7 +4,7 @@
 
 Beside it, the limit in the same run: blocks of one file that is allocated before, by as many
 threads. io_uring needs `pip install pyuring` (0.3.0 was measured) and is left out without it. Each
-number is the median of some rounds that alternate between the arms, in GB/s.
+number is the median of some rounds, each with the arms in another order, in GB/s.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import random
 import secrets
 import statistics
 import sys
@@ -219,7 +220,6 @@ def arms_of(root: Path, pool: HostPool, is_direct: bool, threads: Sequence[int])
 
 def measure(arm: Arm, pool: HostPool, batch: int) -> tuple[float, float]:
     """GB/s of writing all slots anew, and of reading them."""
-    arm.clear()
     batches = [range(i, min(i + batch, pool.num_slots)) for i in range(0, pool.num_slots, batch)]
     rates = []
     for step in (arm.write, arm.read):
@@ -229,6 +229,14 @@ def measure(arm: Arm, pool: HostPool, batch: int) -> tuple[float, float]:
         seconds = time.perf_counter() - began_at
         rates.append(pool.num_slots * pool.shape.object_bytes / seconds / 1e9)
     return rates[0], rates[1]
+
+
+def settle(root: Path) -> None:
+    """What the arm before has removed is gone, and its blocks are free."""
+    fd = os.open(root, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+    time.sleep(0.2)
 
 
 def shape_of(size: int) -> PageShape:
@@ -244,8 +252,10 @@ def run(root: Path, size: int, batch: int, is_direct: bool, options: argparse.Na
     assert pool.shape.object_bytes == size, pool.shape.object_bytes
     arms = arms_of(root, pool, is_direct, options.threads)
     rates: dict[str, list[tuple[float, float]]] = {arm.name: [] for arm in arms}
-    for turn in range(options.rounds):
-        for arm in arms[turn % len(arms) :] + arms[: turn % len(arms)]:  # none is always first
+    order = random.Random(size + batch)
+    for _ in range(options.rounds):
+        for arm in order.sample(arms, len(arms)):
+            settle(root)
             rates[arm.name].append(measure(arm, pool, batch))
             arm.clear()
     limit = [statistics.median(rate[i] for rate in rates[arms[0].name]) for i in (0, 1)]

@@ -31,9 +31,9 @@ class StallingBackend(FileBackend):
         super().__init__(FileConfig(root=config["root"]), pool, namespace)
         publish = self._drafts.publish
 
-        def slowly(root: OpenRoot, draft: Draft) -> None:
+        def slowly(root: OpenRoot, draft: Draft, num_bytes: int) -> bool:
             time.sleep(pause_s)
-            publish(root, draft)
+            return publish(root, draft, num_bytes)
 
         self._drafts.publish = slowly  # type: ignore[method-assign]
 

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class Draft:
     """An open file without a name of its own, or with one among the drafts."""
 
     fd: int
-    folder: int
-    """The open directory that it is to be published in."""
+    folder: str
+    """The directory that it is to be published in; there from then on."""
     name: str
     """What it is to be called there."""
     tmp_name: str | None
@@ -49,33 +50,50 @@ class Drafts:
         self._numbers = itertools.count()
 
     def begin_page(self, root: OpenRoot, folder: str, name: str, flags: int) -> Draft:
-        """The same, of a page's object."""
+        """Open a file for a page's object, with these flags in addition."""
         fd = self._spares.take() if self._spares is not None and self._is_anonymous else None
-        if fd is None:
-            return self.begin(root, folder, name, flags)
-        try:
-            return Draft(fd=fd, folder=root.made_directory(folder), name=name, tmp_name=None)
-        except BaseException:
-            os.close(fd)
-            raise
+        if fd is not None:
+            return Draft(fd=fd, folder=folder, name=name, tmp_name=None)
+        return self.begin(root, folder, name, flags)
 
     def begin(self, root: OpenRoot, folder: str, name: str, flags: int = 0) -> Draft:
-        """Open a file for writing, with these flags in addition; makes the folder."""
-        target = root.made_directory(folder)
-        try:
-            fd = self._anonymous(root, flags) if self._is_anonymous else None
-            if fd is not None:
-                return Draft(fd=fd, folder=target, name=name, tmp_name=None)
-            fd, tmp_name = self._named(root, flags)
-        except BaseException:
-            os.close(target)
-            raise
-        return Draft(fd=fd, folder=target, name=name, tmp_name=tmp_name)
+        """Open a file for writing, with these flags in addition."""
+        fd = self._anonymous(root, flags) if self._is_anonymous else None
+        if fd is not None:
+            return Draft(fd=fd, folder=folder, name=name, tmp_name=None)
+        fd, tmp_name = self._named(root, flags)
+        return Draft(fd=fd, folder=folder, name=name, tmp_name=tmp_name)
 
-    def publish(self, root: OpenRoot, draft: Draft) -> None:
-        """Give the file its name; FileExistsError where another has it."""
+    def publish(self, root: OpenRoot, draft: Draft, num_bytes: int) -> bool:
+        """Give the file its name, unless another of this length has it; makes the folder.
+
+        What is no regular file of the length is replaced. True where it was.
+        """
+        with _closing(root.made_directory(draft.folder)) as folder:
+            try:
+                self._link(root, draft, folder)
+            except FileExistsError:
+                if _is_file_of(num_bytes, folder, draft.name):
+                    return False
+                self._rename(root, draft, folder)
+                return True
+        return False
+
+    def replace(self, root: OpenRoot, draft: Draft) -> None:
+        """Give the file its name, in place of what has it; makes the folder."""
+        with _closing(root.made_directory(draft.folder)) as folder:
+            self._rename(root, draft, folder)
+
+    def end(self, root: OpenRoot, draft: Draft) -> None:
+        """Close the file, and drop it where it was not published."""
+        os.close(draft.fd)
+        if draft.tmp_name is not None:
+            with contextlib.suppress(OSError), self._tmp(root) as tmp:
+                os.unlink(draft.tmp_name, dir_fd=tmp)
+
+    def _link(self, root: OpenRoot, draft: Draft, folder: int) -> None:
         if draft.tmp_name is None:
-            os.link(f"/proc/self/fd/{draft.fd}", draft.name, dst_dir_fd=draft.folder)
+            os.link(f"/proc/self/fd/{draft.fd}", draft.name, dst_dir_fd=folder)
             return
         with self._tmp(root) as tmp:
             try:
@@ -83,47 +101,40 @@ class Drafts:
                     draft.tmp_name,
                     draft.name,
                     src_dir_fd=tmp,
-                    dst_dir_fd=draft.folder,
+                    dst_dir_fd=folder,
                     follow_symlinks=False,
                 )
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
-                _rename(tmp, draft.tmp_name, draft)  # no hard links: equal pages replace each other
+                # No hard links here: both writers' pages are equal anyway.
+                os.rename(draft.tmp_name, draft.name, src_dir_fd=tmp, dst_dir_fd=folder)
 
-    def replace(self, root: OpenRoot, draft: Draft) -> None:
-        """Give the file its name, in place of what has it."""
+    def _rename(self, root: OpenRoot, draft: Draft, folder: int) -> None:
         with self._tmp(root) as tmp:
             tmp_name = draft.tmp_name
             if tmp_name is None:
                 tmp_name = self._new_name()
                 os.link(f"/proc/self/fd/{draft.fd}", tmp_name, dst_dir_fd=tmp)
             try:
-                _rename(tmp, tmp_name, draft)
+                os.rename(tmp_name, draft.name, src_dir_fd=tmp, dst_dir_fd=folder)
             except OSError:
-                os.unlink(tmp_name, dir_fd=tmp)
+                with contextlib.suppress(OSError):
+                    os.unlink(tmp_name, dir_fd=tmp)
                 raise
 
-    def end(self, root: OpenRoot, draft: Draft) -> None:
-        """Close the file, and drop it where it was not published."""
-        os.close(draft.fd)
-        os.close(draft.folder)
-        if draft.tmp_name is not None:
-            with contextlib.suppress(OSError), self._tmp(root) as tmp:
-                os.unlink(draft.tmp_name, dir_fd=tmp)
-
-    @contextlib.contextmanager
-    def _tmp(self, root: OpenRoot) -> Iterator[int]:
-        fd = root.made_directory(self._layout.tmp)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    def _tmp(self, root: OpenRoot) -> contextlib.AbstractContextManager[int]:
+        return _closing(root.made_directory(self._layout.tmp))
 
     def _anonymous(self, root: OpenRoot, flags: int) -> int | None:
         """All in one directory: file systems then find room for them side by side."""
+        flags |= os.O_TMPFILE | os.O_WRONLY
         try:
-            return root.open(self._layout.home, flags | os.O_TMPFILE | os.O_WRONLY, _MODE)
+            try:
+                return root.open(self._layout.home, flags, _MODE)
+            except FileNotFoundError:
+                os.close(root.made_directory(self._layout.home))
+                return root.open(self._layout.home, flags, _MODE)
         except OSError as error:
             if error.errno not in NO_ANONYMOUS_FILES:
                 raise
@@ -157,5 +168,14 @@ def sweep(folder: int) -> None:
         os.close(listed)
 
 
-def _rename(tmp: int, tmp_name: str, draft: Draft) -> None:
-    os.rename(tmp_name, draft.name, src_dir_fd=tmp, dst_dir_fd=draft.folder)
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_file_of(num_bytes: int, folder: int, name: str) -> bool:
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return stat.S_ISREG(status.st_mode) and status.st_size == num_bytes

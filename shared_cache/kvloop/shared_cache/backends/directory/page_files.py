@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from kvloop.shared_cache.backends.directory.draft import Draft, Drafts
 from kvloop.shared_cache.backends.directory.faults import FOREIGN, Counts, ObjectFaults
@@ -84,12 +83,13 @@ class PageFiles:
         try:
             if length < 0:
                 raise OSError(-length, os.strerror(-length))
-            self._publish(root, draft)
+            is_repair = self._drafts.publish(root, draft, self._object_bytes)
         except OSError as error:
             faults.add(error)
             return False
         faults.sound()
         self._counts.add("writes")
+        self._counts.add("repaired", is_repair)
         return True
 
     def is_read(self, faults: ObjectFaults, length: int) -> bool:
@@ -139,16 +139,6 @@ class PageFiles:
 
     def _has_object(self, root: OpenRoot, key: bytes, group: int) -> bool:
         return root.size(self._layout.path(key, group)) == self._object_bytes
-
-    def _publish(self, root: OpenRoot, draft: Draft) -> None:
-        """The first to publish wins, unless what it left is no whole object."""
-        try:
-            self._drafts.publish(root, draft)
-        except FileExistsError:
-            status = os.stat(draft.name, dir_fd=draft.folder, follow_symlinks=False)
-            if not stat.S_ISREG(status.st_mode) or status.st_size != self._object_bytes:
-                self._drafts.replace(root, draft)
-                self._counts.add("repaired")
 
 
 def _unlink(faults: ObjectFaults, folder: int, name: str) -> bool:

@@ -164,7 +164,8 @@ class DirectoryStore(StorageBackend):
                 return None
 
     def stats(self) -> dict[str, float]:
-        return self._counts.snapshot() | self._account.stats() | self._io.stats()
+        mode = {"is_direct": float(self._io.is_direct)}
+        return self._counts.snapshot() | mode | self._account.stats() | self._io.stats()
 
     def clear(self) -> None:
         with self._call() as (root, faults):
@@ -252,8 +253,9 @@ class DirectoryStore(StorageBackend):
         num_refused = sum(
             -length in NO_ROOM for length, had in zip(results, granted, strict=True) if had
         )
+        if not all(stored):
+            self._spares.drop()  # their room is needed, or they lie where the root was before
         if num_refused:
-            self._spares.drop()
             self._account.ran_full(root, num_refused * self._object_bytes)
         return stored
 

@@ -21,7 +21,9 @@ from kvloop.shared_cache.safe_path import checked_root
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 _NAME = "file"
-_ROUNDS_AT_ONCE = 4
+_FILES_AT_ONCE = 64
+_MAX_ROUNDS_AT_ONCE = 8
+_ROUND_BYTES = 8 << 20  # of smaller rounds the threads' own work would be the most
 _NUM_SPARES = 64
 _FOR_SPARES = frozenset({"ext4", "xfs"})  # others gain nothing by room that is found ahead
 
@@ -59,13 +61,18 @@ class FileBackend(DirectoryStore):
             root=root,
             mount_point=mount_point or None,
             capacity_bytes=config.capacity_bytes,
-            rounds_at_once=_ROUNDS_AT_ONCE,
+            files_at_once=_FILES_AT_ONCE,
+            rounds_at_once=_rounds_at_once(pool.shape.object_bytes),
             num_spares=_NUM_SPARES if file_system in _FOR_SPARES else 0,
             num_threads=1 if is_local(file_system) else config.num_threads,
         )
         is_direct = _is_direct(config, open_root(settings, _NAME))
         io = ThreadIO(pool, num_threads=config.num_threads, is_direct=is_direct)
         super().__init__(settings, pool, namespace, io, name=_NAME)
+
+
+def _rounds_at_once(object_bytes: int) -> int:
+    return min(max(_FILES_AT_ONCE * object_bytes // _ROUND_BYTES, 1), _MAX_ROUNDS_AT_ONCE)
 
 
 def _is_direct(config: FileConfig, root: StoreRoot) -> bool:
