@@ -310,3 +310,60 @@ def test_as_many_pages_move_at_once_as_configured(place: Place) -> None:
     before = num_threads()
     place.open("SHFS", num_threads=3)
     assert num_threads() == before + 3
+
+
+def planted(place: Place, target: Path, layout: str = "lcnd") -> Path:
+    """A symlink where AIBrix would make the namespace's folder of pages."""
+    place.root.mkdir(exist_ok=True)
+    name = f"kvl1-{place.namespace.hex()}-{place.pool.shape.object_bytes}_h0_0_l0_0_{layout}16roc"
+    (place.root / name).symlink_to(target)
+    return place.root / name
+
+
+@pytest.mark.parametrize("l2_backend", ["SHFS", "ROCKSDB"])
+def test_a_folder_that_leads_out_of_the_root_is_not_followed(
+    place: Place, tmp_path: Path, l2_backend: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("mine")
+    link = planted(place, outside)
+    with pytest.raises(StorageUnavailable, match="is a symbolic link, which is not followed"):
+        place.open(l2_backend)
+    link.unlink()
+    (place.root / "kvl1-locks").symlink_to(outside)
+    backend = place.open(l2_backend)
+    with pytest.raises(StorageUnavailable, match="is a symbolic link, which is not followed"):
+        backend.set(KEYS[:1], [0])
+    planted(place, outside, "ncld")
+    assert list(backend.objects()) == []
+    backend.clear()
+    assert [path.name for path in outside.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_a_page_whose_place_is_a_symlink_is_refused_and_counted(
+    place: Place, tmp_path: Path, depth: int
+) -> None:
+    """The folder itself, its two levels of directories, and the file that is written first."""
+    backend, outside = place.open("SHFS"), tmp_path / "outside"
+    keys = [bytes([16 * i]) * 32 for i in range(4)]  # in directories apart
+    assert backend.set(keys[:1], [0]) == [True]
+    [file, *_] = files_of(place)
+    outside.mkdir()
+    if depth == 3:
+        backend.delete(keys[:1])
+        (outside / "precious").write_text("mine")
+        file.with_suffix(".tmp").symlink_to(outside / "precious")
+    else:
+        link = [*reversed(file.parents)][len(place.root.parts) + depth]
+        link.rename(tmp_path / "moved")
+        link.symlink_to(outside)
+    before = sorted((path, path.read_bytes()) for path in outside.iterdir())
+    assert backend.set(keys[:1], [0]) == [False]
+    others = backend.set(keys[1:4], [1, 2, 3])
+    assert others == [depth != 0] * 3
+    stats = backend.stats()
+    assert stats["refused"] == (4 if depth == 0 else 1) and stats["no_room"] == 0
+    assert sorted((path, path.read_bytes()) for path in outside.iterdir()) == before
+    assert not any(entry.num_bytes == 4 for entry in backend.objects())

@@ -54,7 +54,7 @@ class AibrixBackend(StorageBackend):
         self._slab = importlib.import_module("torch").from_numpy(pool.array.reshape(-1))
         self._lock = threading.Lock()
         self._opening = threading.Lock()
-        names = ("reads", "writes", "no_room", "misfits", "failed_writes")
+        names = ("reads", "writes", "no_room", "refused", "misfits", "failed_writes")
         self._stats = dict.fromkeys(names, 0.0)
         self._uses: dict[str, StoreUse] = {}
         self._require_mount()
@@ -90,7 +90,6 @@ class AibrixBackend(StorageBackend):
         with _faults_of_the_store():
             stored = self._parted(self._write_part, store, keys, slots)
         self._count("writes", sum(stored))
-        self._count("no_room", stored.count(False))
         return stored
 
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
@@ -106,6 +105,9 @@ class AibrixBackend(StorageBackend):
             return False
         store, block = self._records(True), _record_hash(name)
         assert store is not None
+        if store.lead_out([block]):
+            self._count("refused", 1)
+            return False
         record = _flat_tensor(encode_record(value))
         with _faults_of_the_store(), self._locks.hold([block]):
             return self._put(store, [block], record, [0])
@@ -164,10 +166,18 @@ class AibrixBackend(StorageBackend):
     def _write_part(
         self, store: BlockStore, keys: Sequence[bytes], slots: Sequence[int]
     ) -> list[bool]:
-        if len(keys) > 1 and self._write(store, keys, slots):
+        blocks = [block for key in keys for block in self._blocks(key)]
+        if len(keys) > 1 and not store.lead_out(blocks) and self._write(store, keys, slots):
             return [True] * len(keys)
-        pages = zip(keys, slots, strict=True)
-        return [self._write(store, [key], [slot]) for key, slot in pages]
+        return [self._write_page(store, key, slot) for key, slot in zip(keys, slots, strict=True)]
+
+    def _write_page(self, store: BlockStore, key: bytes, slot: int) -> bool:
+        if store.lead_out(self._blocks(key)):
+            self._count("refused", 1)
+            return False
+        is_stored = self._write(store, [key], [slot])
+        self._count("no_room", not is_stored)
+        return is_stored
 
     def _read(self, store: BlockStore, key: bytes, slot: int) -> bool:
         blocks, offsets = self._blocks(key), self._offsets(slot)
@@ -252,8 +262,9 @@ class AibrixBackend(StorageBackend):
             use = self._uses.get(name)
             if use is None:
                 with _faults_of_the_store():
-                    if not is_for_writing and not has_folder(self._root, name):
-                        return None
+                    is_there = has_folder(self._root, name)
+                if not is_there and not is_for_writing:
+                    return None
                 use = StoreUse(self._config, name, block_bytes, num_tokens)
                 self._uses[name] = use
             return use.store

@@ -7,9 +7,11 @@ m tokens has done m // block_tokens: of a get that is how many blocks were found
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import gcd
+from pathlib import Path
 from typing import Any
 
 from kvloop.shared_cache.backends.aibrix.config import AibrixConfig, BlockLayout
@@ -67,6 +69,18 @@ class BlockStore:
         with self._handle(slab, offsets) as handle:
             return self._blocks(self._manager.put(None, self._keys(hashes), handle), "put")
 
+    def lead_out(self, hashes: Sequence[str]) -> bool:
+        """Whether a symlink lies where the library would write: it follows all (SHFS)."""
+        connector = self._manager._l2_cache._backend
+        if not hasattr(connector, "_key_to_filepath"):
+            return False
+        root = connector.root_path
+        return any(
+            os.path.islink(path)
+            for block in hashes
+            for path in _written(connector._key_to_filepath(block.encode()), root)
+        )
+
     def delete(self, hashes: Sequence[str]) -> None:
         """Remove blocks, whether they are there or not."""
         status = self._manager.delete(None, self._keys(hashes))
@@ -106,6 +120,12 @@ class BlockStore:
             for region in regions:
                 if region.ref_count:
                     region.ref_down()
+
+
+def _written(file: Path, root: Path) -> list[Path]:
+    """What the library's put of this file goes through."""
+    above = file.parents[: len(file.relative_to(root).parts)]
+    return [file.with_suffix(file.suffix + ".tmp"), *above]
 
 
 def _opened(library: Any, config: Any) -> Any:

@@ -9,6 +9,7 @@ A block of a page has the hash `<key>-<group>`; SHFS names its file by the hash'
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -47,13 +48,26 @@ def records_name(namespace: bytes) -> str:
 
 
 def folders(root: Path) -> list[Folder]:
-    """All of the store's, other namespaces' too; raises OSError."""
-    return [found for entry in os.scandir(root) if (found := _folder(Path(entry.path)))]
+    """All of the store's, other namespaces' too, and none behind a symlink; raises OSError."""
+    return [
+        found
+        for entry in os.scandir(root)
+        if not entry.is_symlink() and (found := _folder(Path(entry.path)))
+    ]
 
 
 def has_folder(root: Path, name: str) -> bool:
-    """Whether AIBrix has made one for this name; raises OSError."""
-    return any(entry.name.startswith(f"{name}_") for entry in os.scandir(root))
+    """Whether AIBrix has made one for this name; raises OSError, of a symlink in its place too."""
+    found = [entry for entry in os.scandir(root) if entry.name.startswith(f"{name}_")]
+    for entry in found:
+        require_no_link(entry.path)
+    return bool(found)
+
+
+def require_no_link(path: str | Path) -> None:
+    """Raise OSError where a symlink lies: it may lead out of the store."""
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, "is a symbolic link, which is not followed", str(path))
 
 
 def block_hashes(key: bytes, head_groups: int) -> list[str]:

@@ -5,6 +5,7 @@ Files of SHFS are walked and unlinked here; the keys of RocksDB are read from it
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -56,8 +57,10 @@ def _listed_files(folder: Folder) -> Iterator[StoredObject]:
         if block is None:
             continue
         try:
-            status = path.stat()
+            status = path.lstat()
         except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
             continue
         yield stored_object(folder, block, status.st_size, status.st_mtime)
 

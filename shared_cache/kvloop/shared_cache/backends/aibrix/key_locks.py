@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from kvloop.shared_cache.backends.aibrix.folders import require_no_link
+
 
 class KeyLocks:
     """256 lock files, made as they are needed; freed by the kernel when their holder dies."""
@@ -28,7 +30,8 @@ class KeyLocks:
             yield
 
     def _open(self, path: Path) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        require_no_link(self._folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             return os.open(path, flags, 0o660)
         except FileNotFoundError:
