@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """How page files are moved fastest: by threads, by io_uring, or as the `file` backend does it.
 
     python scripts/bench_file_io.py [--root DIR] [--sizes 65536,1048576,4194304] [--batches 32,128]
@@ -30,6 +31,7 @@ from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import PageShape
 
 DEPTH = 64  # of a ring
+MAX_FILES = 512  # of one measurement
 NAMESPACE = b"b" * 32
 
 
@@ -246,7 +248,7 @@ def shape_of(size: int) -> PageShape:
 
 
 def run(root: Path, size: int, batch: int, is_direct: bool, options: argparse.Namespace) -> None:
-    num_slots = max(batch, options.total_mib * (1 << 20) // size)
+    num_slots = max(batch, min(options.total_mib * (1 << 20) // size, MAX_FILES))
     pool = HostPool(shape_of(size), num_slots)
     pool.array[:] = 7
     assert pool.shape.object_bytes == size, pool.shape.object_bytes

@@ -76,8 +76,9 @@ def takes_direct(folder: Path) -> bool:
 def test_pages_go_past_the_page_cache_where_the_file_system_can(
     tmp_path: Path, pool: HostPool, flags: Flags
 ) -> None:
-    is_able = takes_direct(tmp_path)
-    assert bool(written_with(opened(tmp_path, pool), flags) & os.O_DIRECT) == is_able
+    is_able, backend = takes_direct(tmp_path), opened(tmp_path, pool)
+    assert backend.stats()["is_direct"] == is_able
+    assert bool(written_with(backend, flags) & os.O_DIRECT) == is_able
 
 
 def test_pages_go_through_the_page_cache_where_the_file_system_cannot(
