@@ -153,24 +153,23 @@ class Cluster:
         self.started.append(running)
         return running
 
-    def file_cache(self) -> None:
-        """Nodes started from now on share a directory."""
+    def share(self, backend: str, config: dict[str, Any]) -> None:
+        """Nodes started from now on use this backend."""
         self.storage = [
             "--hicache-storage-backend",
-            "file",
+            backend,
             "--hicache-storage-backend-extra-config",
-            json.dumps({"root": str(self.directory / "l3")}),
+            json.dumps(config),
         ]
+
+    def file_cache(self) -> None:
+        """Nodes started from now on share a directory."""
+        self.share("file", {"root": str(self.directory / "l3")})
 
     def mooncake(self, port: int | None = None, segment_gib: str = "0.5") -> Running:
         """Start a master and a store; nodes started from now on use them."""
         port = port or free_port()
-        self.storage = [
-            "--hicache-storage-backend",
-            "mooncake",
-            "--hicache-storage-backend-extra-config",
-            json.dumps({"master_server_address": f"127.0.0.1:{port}"}),
-        ]
+        self.share("mooncake", {"master_server_address": f"127.0.0.1:{port}"})
         return self.start(
             f"store{port}",
             "store",
