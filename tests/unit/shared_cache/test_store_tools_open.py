@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from shelf_store import SHELVES, Shelf, address
@@ -17,7 +18,7 @@ from kvloop.shared_cache.store_tools import open_store
 from kvloop.shared_cache.store_tools.address import StoreAddress
 from kvloop.shared_cache.store_tools.open_store import OpenStore, all_ended
 from kvloop.shared_cache.store_tools.reading import staging_pool
-from kvloop.shared_cache.store_tools.survey import look, read_manifest
+from kvloop.shared_cache.store_tools.survey import clear_namespace, look, read_manifest
 
 SHAPE = PageShape(num_layers=1, page_size=4, num_kv_heads=2, head_size=8, itemsize=2, head_groups=2)
 NS, OTHER = b"n" * 32, b"o" * 32
@@ -67,10 +68,31 @@ def test_a_store_that_cannot_list_says_so(shelf: Shelf) -> None:
         look("", address("a"), DEADLINE_S)
 
 
-def test_a_directory_that_is_not_there_is_not_made_by_a_look(tmp_path: object) -> None:
-    store = StoreAddress(backend="file", config={"root": f"{tmp_path}/none"})
+@pytest.mark.parametrize(
+    ("backend", "fields"),
+    [
+        ("file", {"root": "{}"}),
+        ("nixl", {"plugin": "POSIX", "root": "{}"}),
+        ("aibrix", {"l2_cache_backend": "SHFS", "root": "{}"}),
+        ("aibrix", {"l2_cache_backend": "ROCKSDB", "root": "{}"}),
+        ("hf3fs", {"mount": "{}", "require_mount": False}),
+        ("hf3fs", {"mount": ".", "directory": "{}", "require_mount": False}),
+        ("hf3fs", {"mount": ".", "require_mount": False}),
+    ],
+)
+def test_a_directory_that_is_not_there_is_not_made_by_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, fields: dict[str, object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {name: "none" if value == "{}" else value for name, value in fields.items()}
+    store = StoreAddress(backend=backend, config=config)
     with pytest.raises(StorageUnavailable, match="no such directory"):
         look("", store, DEADLINE_S)
+    with pytest.raises(StorageUnavailable, match="no such directory"):
+        read_manifest(store, NS, DEADLINE_S)
+    with pytest.raises(StorageUnavailable, match="no such directory"):
+        clear_namespace(store, NS, DEADLINE_S)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_manifest_of_a_namespace_is_found(shelf: Shelf) -> None:

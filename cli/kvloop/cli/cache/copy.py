@@ -83,7 +83,9 @@ def _copy(job: _Job, wanted: Wanted, target: StoreAddress, what: str) -> None:
     with ExitStack() as stack:
         stack.callback(lambda: setattr(job, "seconds", time.monotonic() - started))
         source = stack.enter_context(OpenStore(wanted.address, pool, namespace, wanted.deadline_s))
-        sink = stack.enter_context(OpenStore(target, pool, namespace, wanted.deadline_s))
+        sink = stack.enter_context(
+            OpenStore(target, pool, namespace, wanted.deadline_s, may_be_new=True)
+        )
         if job.chosen.manifest is not None:
             job.report.has_manifest = copy_manifest(sink, job.chosen.manifest)
             if not job.report.has_manifest:

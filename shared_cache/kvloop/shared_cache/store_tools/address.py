@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,14 @@ if TYPE_CHECKING:  # a command line is read without what only opening a store ta
     from kvloop.shared_cache.host_pool import HostPool
 
 _TIERS = {"chain": ("near", "far"), "zones": ("local", "central")}
-_PLACES = {"file": "root", "mooncake": "master_server_address"}
+_PLACES = {
+    "file": ("root",),
+    "mooncake": ("master_server_address",),
+    "hf3fs": ("mount",),
+    "nixl": ("root", "server", "bucket"),
+    "aibrix": ("root",),
+}
+_IN_THE_MOUNT = "kvloop"  # of hf3fs, where its config names no directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +34,22 @@ class StoreAddress:
     @property
     def label(self) -> str:
         """For people; shows no secret."""
-        place = self.config.get(_PLACES.get(self.backend, ""))
-        return f"{self.backend}:{place}" if isinstance(place, str) else self.backend
+        each = (self.config.get(name) for name in _PLACES.get(self.backend, ()))
+        place = next((place for place in each if isinstance(place, str)), None)
+        return self.backend if place is None else f"{self.backend}:{place}"
+
+    @property
+    def folder(self) -> str | None:
+        """The directory that it lies in, which its backend would make; None: it lies in none."""
+        match self.backend:
+            case "file" | "nixl" | "aibrix":
+                parts = [self.config.get("root")]
+            case "hf3fs":
+                parts = [self.config.get("mount"), self.config.get("directory", _IN_THE_MOUNT)]
+            case _:
+                return None
+        named = [part for part in parts if isinstance(part, str)]
+        return os.path.join(*named) if named and len(named) == len(parts) else None
 
     def opener(self, pool: HostPool, namespace: bytes) -> BackendOpener:
         """Check the config (ConfigError) and return what opens the store, as the factory does."""

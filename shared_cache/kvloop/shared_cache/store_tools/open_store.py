@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -12,7 +13,7 @@ from kvloop.shared_cache.backend import StorageBackend, StoredObject
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.session import Session
 from kvloop.shared_cache.storage_errors import StorageUnavailable
-from kvloop.shared_cache.store_tools.address import StoreAddress
+from kvloop.shared_cache.store_tools.address import StoreAddress, leaves
 from kvloop.shared_cache.workers import Workers
 
 Result = TypeVar("Result")
@@ -40,11 +41,18 @@ class OpenStore:
     """
 
     def __init__(
-        self, address: StoreAddress, pool: HostPool, namespace: bytes, deadline_s: float
+        self,
+        address: StoreAddress,
+        pool: HostPool,
+        namespace: bytes,
+        deadline_s: float,
+        *,
+        may_be_new: bool = False,
     ) -> None:
         """Raise ConfigError, or StorageError where there is no such store by the deadline.
 
         `deadline_s` is for opening it, for each call, and for each thousand objects of a listing.
+        A directory that is not there is made only where the store `may_be_new`.
         """
         self.label = address.label
         self.pool = pool
@@ -52,8 +60,14 @@ class OpenStore:
         self._deadline_s = deadline_s
         self._is_stuck = False
         opener = address.opener(pool, namespace)
+
+        def opened() -> StorageBackend:  # all of it on a thread: a lost mount hangs at the look too
+            if not may_be_new:
+                _require_folders(address)
+            return opener()
+
         opening = Workers(1, "cache-open")
-        future = opening.submit(opener)
+        future = opening.submit(opened)
         opening.stop()
         self._session = Session(self._finish(future), pool, num_threads=1)
 
@@ -121,3 +135,10 @@ class OpenStore:
                 "(--timeout-s waits longer)"
             )
         return future.result()
+
+
+def _require_folders(address: StoreAddress) -> None:
+    """Backends make their directories, and a store whose path was mistyped would seem empty."""
+    for _, leaf in leaves(address):
+        if leaf.folder is not None and not os.path.isdir(leaf.folder):
+            raise StorageUnavailable(f"{leaf.label}: there is no such directory: {leaf.folder}")

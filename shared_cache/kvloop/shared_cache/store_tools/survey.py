@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.manifest import RECORD, Manifest, decode_manifest
 from kvloop.shared_cache.page_object import PageShape
-from kvloop.shared_cache.storage_errors import StorageUnavailable
 from kvloop.shared_cache.store_tools.address import StoreAddress
 from kvloop.shared_cache.store_tools.listing import Listing, listings
 from kvloop.shared_cache.store_tools.open_store import OpenStore
@@ -33,7 +31,6 @@ def look(tier: str, address: StoreAddress, deadline_s: float) -> Survey:
 
     Raises StorageUnsupported where it cannot list, and what else `OpenStore` does.
     """
-    _require_place(address)
     with OpenStore(address, HostPool(_SMALL, 1), _NOBODY, deadline_s) as store:
         namespaces = listings(store.objects())
         return Survey(tier=tier, address=address, namespaces=namespaces, stats=store.stats())
@@ -41,17 +38,9 @@ def look(tier: str, address: StoreAddress, deadline_s: float) -> Survey:
 
 def read_manifest(address: StoreAddress, namespace: bytes, deadline_s: float) -> Manifest | None:
     """The manifest that the store has of the namespace."""
-    _require_place(address)
     with OpenStore(address, HostPool(_SMALL, 1), namespace, deadline_s) as store:
         record = store.get_small(RECORD)
     return decode_manifest(record, namespace) if record is not None else None
-
-
-def _require_place(address: StoreAddress) -> None:
-    """The backend would make the directory, and one that was mistyped would seem empty."""
-    root = address.config.get("root")
-    if address.backend == "file" and isinstance(root, str) and not os.path.isdir(root):
-        raise StorageUnavailable(f"{address.label}: there is no such directory")
 
 
 def clear_namespace(address: StoreAddress, namespace: bytes, deadline_s: float) -> None:
