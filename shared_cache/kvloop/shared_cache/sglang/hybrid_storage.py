@@ -12,6 +12,8 @@ from kvloop.shared_cache.sglang.identity import KV
 from kvloop.shared_cache.sglang.registered_pool import RegisteredPool
 
 _ALL, _TRAILING = "all_pages", "trailing_pages"
+_NEVER_GATES = "block_groups"
+"""Pages in a second form: a prefix is whole without them. Not looked for: no verdict on them."""
 
 
 class HybridStorage(ABC):
@@ -33,6 +35,8 @@ class HybridStorage(ABC):
         hits: dict[Any, int] = {KV: kv_pages} if kv_pages else {}
         restorable = list(range(1, kv_pages + 1))
         for transfer in pool_transfers or []:
+            if _name(transfer.hit_policy) == _NEVER_GATES:
+                continue
             lengths = self._lengths(keys[:kv_pages], transfer)
             if lengths:
                 hits[transfer.name] = lengths[-1]

@@ -73,13 +73,7 @@ class RegisteredPool:
 
     def write_tensors(self, keys: Sequence[str], values: Sequence[Any]) -> list[bool]:
         """Store flat pages from tensors; none of them where one is not of a page's size."""
-        held = [to_host(value, self.pages.page_bytes) for value in values]
-        if any(tensor is None for tensor in held):
-            self._count_error(f"a page of {self.name} must be {self.pages.page_bytes} bytes")
-            return [False] * len(keys)
-        return self._guarded(
-            "write", keys, lambda: self._write(keys, [[piece_of(tensor)] for tensor in held])
-        )
+        return self._guarded("write", keys, lambda: self._write_values(keys, values))
 
     def stats(self) -> dict[str, float]:
         """Counters since the start."""
@@ -102,6 +96,12 @@ class RegisteredPool:
             return [True] * len(keys)
         with self._rates.timed("backup", len(keys), self.pages.page_bytes):
             return self.store.write([page_key(key) for key in keys], pages)
+
+    def _write_values(self, keys: Sequence[str], values: Sequence[Any]) -> list[bool]:
+        held = [to_host(value, self.pages.page_bytes) for value in values]
+        if any(tensor is None for tensor in held):
+            raise ValueError(f"each page must be a tensor of {self.pages.page_bytes} bytes")
+        return self._write(keys, [[piece_of(tensor)] for tensor in held])
 
     def _guarded(
         self, what: str, keys: Sequence[str], work: Callable[[], list[bool]]
@@ -137,11 +137,16 @@ def _open_store(
 
 
 def _kv_dtype(component: Component) -> str:
-    """What the bytes mean: two fp8 formats are both uint8 in the pool, and must never meet."""
+    """What the bytes mean: two fp8 formats are both uint8 in the pool, and must never meet.
+
+    Of side pools some hold KV too (sliding windows), others have bytes of their own (an index).
+    """
     dtype = component.pages.dtype
-    if dtype != "uint8" or component.name != KV:
+    if dtype != "uint8":
         return dtype
     configured = installed.configured_kv_dtype()
+    if configured is None and component.name != KV:
+        return dtype
     if configured is None:
         raise ConfigError(
             "SGLang's pool holds its KV as uint8, which does not tell one fp8 format from another: "
