@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -104,3 +107,36 @@ def test_region_and_session_token_are_signed_for(monkeypatch: pytest.MonkeyPatch
     headers = sent(monkeypatch, region="eu-north-1", session_token="temporary")[2]
     assert "/eu-north-1/s3/" in headers["authorization"]
     assert headers["x-amz-security-token"] == "temporary"
+
+
+@pytest.fixture
+def cut_off() -> Iterator[S3Bucket]:
+    """A bucket whose server promises ten bytes, sends five, and is gone."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(10)
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf-")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    config = ObjectConfig(
+        plugin="OBJ",
+        bucket="pages",
+        endpoint_override=f"http://127.0.0.1:{listener.getsockname()[1]}",
+        access_key="A",
+        secret_key="B",
+    )
+    yield S3Bucket(config)
+    thread.join()
+    listener.close()
+
+
+def test_a_record_that_is_cut_off_on_its_way_is_a_fault_and_no_record(cut_off: S3Bucket) -> None:
+    with pytest.raises(
+        StorageUnavailable, match=r"IncompleteRead\(5 bytes read, 5 more expected\)"
+    ):
+        cut_off.get("kvl1-x")

@@ -21,7 +21,7 @@ from kvloop.shared_cache.backends.nixl.names import (
     stored_object,
 )
 from kvloop.shared_cache.backends.nixl.page_objects import PageObjects
-from kvloop.shared_cache.backends.nixl.s3_bucket import S3Bucket
+from kvloop.shared_cache.backends.nixl.s3_bucket import MAX_RECORD_BYTES, S3Bucket
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 from kvloop.shared_cache.workers import Workers
@@ -81,6 +81,8 @@ class NixlObjectStore(StorageBackend):
         return self._objects.any_of(found)
 
     def put_small(self, name: str, value: bytes) -> bool:
+        if len(value) > MAX_RECORD_BYTES:
+            return False
         self._bucket.put(record_name(self._namespace, name), value)
         return True
 

@@ -15,7 +15,7 @@ from kvloop.shared_cache.backends.nixl.config import ObjectConfig
 from kvloop.shared_cache.backends.nixl.s3_signature import Credentials, query_string, signed_headers
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
-_MAX_REPLY_BYTES = 16 << 20
+MAX_RECORD_BYTES = 16 << 20  # of any reply
 _PAUSES_S = (0.05, 0.2)  # before each further try where S3 says that it is at fault (5xx)
 
 
@@ -63,9 +63,10 @@ class S3Bucket:
         return reply.length if reply.status == 200 else None
 
     def get(self, name: str) -> bytes | None:
-        """The object's content; None where there is none."""
+        """A record's content; None where there is none, or what is there is too long for one."""
         reply = self._require(self._request("GET", name), 200, 404)
-        return reply.body if reply.status == 200 else None
+        is_record = reply.status == 200 and reply.length <= MAX_RECORD_BYTES
+        return reply.body if is_record else None
 
     def put(self, name: str, value: bytes) -> None:
         """Store an object; the last put wins."""
@@ -119,7 +120,11 @@ class S3Bucket:
                 connection.request(method, target, body or None, headers)
                 reply = connection.getresponse()
                 length = int(reply.headers.get("content-length") or 0)
-                return _Reply(reply.status, length, reply.read(_MAX_REPLY_BYTES))
+                body = reply.read(MAX_RECORD_BYTES)
+                expected = 0 if method == "HEAD" else min(length, MAX_RECORD_BYTES)
+                if len(body) < expected:  # the library takes a lost connection for the end
+                    raise http.client.IncompleteRead(body, expected - len(body))
+                return _Reply(reply.status, length, body)
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException, ValueError) as error:
