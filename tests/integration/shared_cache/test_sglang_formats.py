@@ -1,4 +1,4 @@
-"""Which KV formats, of SGLang's pools and side pools, may share pages; odd transfers and tensors."""
+"""KV formats of SGLang's pools and side pools that may share pages; odd transfers and tensors."""
 
 from __future__ import annotations
 
