@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import errno
+import io
 import json
+import os
+import shutil
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from kvloop.benchmark.storage.arm import Arm
+from kvloop.benchmark.storage import raw_file
+from kvloop.benchmark.storage.arm import Arm, MemcpyArm
 from kvloop.benchmark.storage.load import PHASES, StorageLoad, phase_batches
 from kvloop.benchmark.storage.measure import Run, measure
 from kvloop.benchmark.storage.raw_file import RawFileArm
@@ -95,11 +103,54 @@ def test_exists_finds_what_is_stored_and_nothing_else(tmp_path: Path) -> None:
     assert (exists.num_keys, exists.num_found) == (20, 10)
 
 
-def test_no_page_and_no_raw_file_is_left_behind(tmp_path: Path) -> None:
+def test_no_page_no_record_and_no_raw_file_is_left_behind(tmp_path: Path) -> None:
     measure_storage(config(tmp_path))
 
-    left = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert not [path for path in left if path.name.startswith(("kvl1-", "kvloop-bench"))], left
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_namespace_that_could_not_be_removed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = io.StringIO()
+    bench = dataclasses.replace(config(tmp_path / "store"), console=Console(file=sink, width=80))
+
+    def lost(self: MemcpyArm) -> None:
+        shutil.rmtree(tmp_path / "store")
+        (tmp_path / "store").write_text("")
+
+    monkeypatch.setattr(MemcpyArm, "close", lost)
+    with contextlib.suppress(OSError):  # of the arms that had files there
+        measure_storage(bench)
+    assert "may be left in namespace" in sink.getvalue()
+
+
+@pytest.mark.parametrize("first_that_fails", [1, 2])
+def test_a_file_system_without_room_for_the_raw_file_keeps_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_that_fails: int
+) -> None:
+    allocate, calls = os.posix_fallocate, count(1)
+
+    def full(fd: int, offset: int, length: int) -> None:
+        is_ours = "kvloop-bench-raw" in os.readlink(f"/proc/self/fd/{fd}")
+        if is_ours and next(calls) >= first_that_fails:
+            raise OSError(errno.ENOSPC, "no space left")
+        allocate(fd, offset, length)
+
+    bench = config(tmp_path, direct="off")
+    monkeypatch.setattr(raw_file.os, "posix_fallocate", full)
+    with pytest.raises(ConfigError, match="cannot hold a file to compare with"):
+        measure_storage(bench)
+    assert not list(tmp_path.glob("kvloop-bench-raw*"))
+
+
+def test_a_json_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    bench = dataclasses.replace(config(tmp_path / "store"), json_file=tmp_path / "no" / "out.json")
+    with pytest.raises(ConfigError, match=r"--json .*no/out.json: there is no such directory"):
+        run_storage_bench(bench)
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_thread_has_slots_of_its_own() -> None:
@@ -202,8 +253,6 @@ def test_the_json_has_the_runs_and_no_configuration(tmp_path: Path) -> None:
 
 
 def test_the_table_fits_a_terminal_and_names_the_limit(tmp_path: Path) -> None:
-    import io
-
     sink = io.StringIO()
     run_storage_bench(
         StorageBenchConfig(

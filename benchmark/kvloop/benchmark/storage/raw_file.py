@@ -32,7 +32,7 @@ class RawFileArm(Arm):
         is_direct: bool,
         is_rewritten: bool = False,
     ) -> None:
-        """Raises OSError where the file system refuses."""
+        """Raises OSError where the file system refuses, and leaves nothing there then."""
         self.name = "raw file" + ", rewritten" * is_rewritten + ", O_DIRECT" * is_direct
         self._pool = pool
         self._is_rewritten = is_rewritten
@@ -43,9 +43,13 @@ class RawFileArm(Arm):
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | is_direct * os.O_DIRECT
         self._fd = os.open(self._path, flags, 0o600)
         self._threads = Workers(_NUM_THREADS, "raw-file")
-        self._allocate()
-        if is_rewritten:
-            self._fill()
+        try:
+            self._allocate()
+            if is_rewritten:
+                self._fill()
+        except BaseException:
+            self.close()
+            raise
 
     def prepare(self) -> None:
         self._places.clear()
