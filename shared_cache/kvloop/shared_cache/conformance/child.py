@@ -99,7 +99,11 @@ def _die_in(seconds: float) -> None:
 
 
 def _cycle(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) -> None:
-    """Round after round, each at its `go`; what is held before and after it is a line."""
+    """Round after round, each at its `go`; what is held before and after it is a line.
+
+    The garbage collector is off: in a node it may not come for hours.
+    """
+    gc.disable()
     for _ in range(order.num_cycles):
         _use_once(order, spec, pool, slots)
     before = _settled(holdings())
@@ -140,7 +144,6 @@ def _settled(floor: Holdings) -> Holdings:
     """What is held once threads that end behind `close` have ended."""
     until = time.monotonic() + _SETTLE_S
     while True:
-        gc.collect()
         time.sleep(0.1)
         now = holdings()
         growth = now.growth(floor)

@@ -10,6 +10,7 @@ from kvloop.shared_cache.backends.mooncake import codes as meaning
 from kvloop.shared_cache.backends.mooncake.admin import MasterAdmin
 from kvloop.shared_cache.backends.mooncake.config import MooncakeConfig
 from kvloop.shared_cache.backends.mooncake.connection import connect
+from kvloop.shared_cache.backends.mooncake.library import trim_memory
 from kvloop.shared_cache.backends.mooncake.names import Names, stored_object
 from kvloop.shared_cache.backends.mooncake.records import Records
 from kvloop.shared_cache.host_pool import HostPool
@@ -97,6 +98,10 @@ class MooncakeBackend(StorageBackend):
 
     def close(self) -> None:
         self._store.close()
+        # The library lets go of its memory, 25 MB or more, only with its object: that must not wait
+        # for the garbage collector, and the records refer to us.
+        del self._store, self._records
+        trim_memory()
 
     def objects(self) -> Iterator[StoredObject]:
         if self._config.tenant_id not in ("", _DEFAULT_TENANT):

@@ -56,6 +56,17 @@ def quiet_mooncake() -> None:
     os.environ.setdefault("MC_RPC_TIMEOUT_MS", "3000")
 
 
+def trim_memory() -> None:
+    """Hand what the library has freed back to the system, where the C library can.
+
+    Each connection is used by threads of its own, and so fills heaps of their own, which the C
+    library would keep: on a machine with many cores there may be hundreds.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def _remedy(error: ImportError) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"Mooncake is not installed; install {_WHEELS}"
