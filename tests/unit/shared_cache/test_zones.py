@@ -222,6 +222,21 @@ def test_a_dead_nodes_outbox_waits_for_the_lease(
     until("the pages at the centre", lambda: central.keys() == set(KEYS))
 
 
+def test_an_outbox_that_there_is_no_room_for_waits_until_there_is(
+    make: Make, central: FrailStore, slots: Slots
+) -> None:
+    central.suffer(BROKEN)
+    first, second = make(outbox_pages=4), make(outbox_pages=4)
+    assert first.set(KEYS[:3], slots.filled(KEYS[:3])) == [True] * 3
+    assert second.set(KEYS[3:], slots.filled(KEYS[3:])) == [True] * 3
+    first.close()  # and the second one looks after its outbox
+    num_beats = second._journal._beat
+    until("some beats of the second", lambda: second._journal._beat > num_beats + 3)
+    assert second.stats()["overflowed"] == 0
+    central.heal()
+    until("all pages at the centre", lambda: central.keys() == set(KEYS))
+
+
 def test_another_zone_does_not_send_for_this_one(
     make: Make, central: FrailStore, slots: Slots
 ) -> None:

@@ -122,6 +122,16 @@ def test_what_was_sent_is_not_left_behind(records: Records, clock: Clock) -> Non
     assert taken_over(journal(records, clock), clock) == KEYS[256:300]
 
 
+def test_a_key_that_comes_again_takes_no_second_place(records: Records, clock: Clock) -> None:
+    dead = journal(records, clock, max_pages=128)
+    for _ in range(100):
+        dead.append(KEYS[:100])
+    assert dead.num_unwritten == 0
+    assert set(taken_over(journal(records, clock, max_pages=128), clock)) == set(KEYS[:100])
+    dead.done(KEYS[:100])
+    assert taken_over(journal(records, clock, max_pages=128), clock) == []
+
+
 def test_when_all_is_sent_nothing_is_left_behind(records: Records, clock: Clock) -> None:
     dead = journal(records, clock)
     for start in range(0, 1000, 10):
@@ -169,6 +179,54 @@ def test_a_list_that_cannot_be_read_is_not_written_over(records: Records, clock:
     other.append(KEYS[3:5])
     del records.get_small  # type: ignore[method-assign]
     assert taken_over(journal(records, clock), clock)[:3] == KEYS[:3]
+
+
+def test_keys_that_could_not_be_read_now_are_taken_over_later(
+    records: Records, clock: Clock
+) -> None:
+    dead, heir = journal(records, clock), journal(records, clock)
+    dead.append(KEYS[:200])
+    dead.release()
+    read = records.get_small
+    records.get_small = (  # type: ignore[method-assign]
+        lambda name: None if name.endswith("-1") else read(name)
+    )
+    assert [key for keys in heir.orphans() for key in keys] == KEYS[:128]
+    del records.get_small  # type: ignore[method-assign]
+    assert [key for keys in heir.orphans() for key in keys] == KEYS[:200]
+
+
+def test_an_outbox_of_another_size_is_taken_over_whole(records: Records, clock: Clock) -> None:
+    dead = journal(records, clock, max_pages=256)
+    for start in range(0, 1900, 100):
+        dead.append(KEYS[start : start + 100])
+        dead.done(KEYS[max(0, start - 100) : start])
+    dead.release()  # and the site is configured anew
+    [found] = journal(records, clock, max_pages=2000).orphans()
+    assert set(KEYS[1800:1900]) <= set(found)
+
+
+def test_how_much_is_unwritten_is_told_while_the_store_hangs(
+    records: Records, clock: Clock
+) -> None:
+    mine, hangs, goes_on = journal(records, clock), threading.Event(), threading.Event()
+    mine.append(KEYS[:3])
+
+    def put_small(name: str, value: bytes) -> bool:
+        hangs.set()
+        return goes_on.wait(30)
+
+    records.put_small = put_small  # type: ignore[method-assign]
+    writer = threading.Thread(target=mine.beat)
+    writer.start()
+    assert hangs.wait(30)
+    told: list[int] = []
+    asker = threading.Thread(target=lambda: told.append(mine.num_unwritten), daemon=True)
+    asker.start()
+    asker.join(5)
+    goes_on.set()
+    writer.join(30)
+    assert told == [0]
 
 
 def test_a_node_puts_itself_back_on_a_list_that_another_one_wrote_over(

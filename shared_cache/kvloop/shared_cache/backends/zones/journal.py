@@ -1,7 +1,7 @@
 """The outboxes of a site's nodes as small records of its local store: they outlive the nodes.
 
     zones-<zone>-outboxes           ids of outboxes, 8 bytes each
-    zones-<zone>-<id>               head: beat, first and last segment, or released
+    zones-<zone>-<id>               head: beat, first and last segment of how many, or released
     zones-<zone>-<id>-<n>           segment: up to 128 keys
 
 A node has an outbox of its own and beats while it lives. One whose beat stands still for the lease
@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
@@ -44,6 +45,8 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     """Segments first .. last hold keys that may not have been sent."""
     is_released: bool
     """Its node has closed in good order: it may be taken over at once."""
+    num_segments: int = 0
+    """Names of segments that are used in turn: the node's, whatever its heir is configured to."""
 
 
 class Journal:
@@ -69,8 +72,10 @@ class Journal:
         self._id = secrets.token_bytes(_ID_BYTES)
         self._segments: dict[int, list[bytes]] = {}
         self._open: dict[bytes, int] = {}  # keys that were not sent, and their segments
+        self._num_open: Counter[int] = Counter()  # of these in each segment
         self._unwritten: set[int] = set()  # segments
         self._num_refused = 0
+        self._num_unwritten = 0
         self._beat = 0
         self._next = 0
         self._written_range: tuple[int, int] | None = (0, -1)
@@ -80,20 +85,22 @@ class Journal:
     @property
     def num_unwritten(self) -> int:
         """Keys that would not survive the process now, and those that there was no room for."""
-        with self._lock:
-            return self._num_refused + sum(n in self._unwritten for n in self._open.values())
+        return self._num_unwritten  # without the lock, which is held while the store hangs
 
     def append(self, keys: Sequence[bytes]) -> None:
         """Write down keys that are new in the outbox."""
         with self._lock:
             for key in keys:
+                self._close(key)  # it was sent a moment ago, and has come again
                 segment = self._segment_with_room()
                 if segment is None:
                     self._num_refused += 1
                     continue
                 self._segments[segment].append(key)
                 self._open[key] = segment
+                self._num_open[segment] += 1
                 self._unwritten.add(segment)
+            self._count_unwritten()
             if keys:
                 self._is_begun = self._is_begun or self._register()
                 self._write_what_is_due()
@@ -102,10 +109,8 @@ class Journal:
         """These need not be sent again; whole segments of them are let go of."""
         with self._lock:
             for key in keys:
-                self._open.pop(key, None)
-            still_open = set(self._open.values())
-            self._segments = {n: kept for n, kept in self._segments.items() if n in still_open}
-            self._unwritten &= still_open
+                self._close(key)
+            self._count_unwritten()
             self._write_head_if_moved()
 
     def beat(self) -> None:
@@ -120,16 +125,16 @@ class Journal:
     def orphans(self) -> Iterator[list[bytes]]:
         """The keys of outboxes whose node is gone.
 
-        Each is emptied when the next is asked for: write down its keys before.
+        Each is emptied when the next is asked for: write down its keys before. One that could not
+        be read whole stays.
         """
         for outbox in self._listed() or ():
             head = self._orphaned(outbox)
             if head is not None:
-                keys = [
-                    key for n in range(head.first, head.last + 1) for key in self._read(outbox, n)
-                ]
-                yield keys
-                self._empty(outbox, head)
+                found = [self._read(name) for name in self._segment_names(outbox, head)]
+                yield [key for keys in found for key in keys or ()]
+                if None not in found:
+                    self._empty(outbox, head)
 
     def release(self) -> None:
         """The node closes: whatever is left may be taken over at once."""
@@ -142,7 +147,9 @@ class Journal:
         with self._lock:
             self._segments.clear()
             self._open.clear()
+            self._num_open.clear()
             self._unwritten.clear()
+            self._count_unwritten()
             self._is_begun, self._written_range = False, (0, -1)
 
     # --- the node's own outbox ------------------------------------------------------------------
@@ -158,12 +165,26 @@ class Journal:
         self._next += 1
         return self._next - 1
 
+    def _close(self, key: bytes) -> None:
+        segment = self._open.pop(key, None)
+        if segment is None:
+            return
+        self._num_open[segment] -= 1
+        if not self._num_open[segment]:
+            del self._num_open[segment], self._segments[segment]
+            self._unwritten.discard(segment)
+
+    def _count_unwritten(self) -> None:
+        self._num_unwritten = self._num_refused + sum(self._num_open[n] for n in self._unwritten)
+
     def _write_what_is_due(self) -> None:
         self._write_head_if_moved()
         for segment in sorted(self._unwritten):
             value = b"".join(self._segments[segment])
-            if self._records.put_small(self._segment_name(self._id, segment), value):
+            name = self._segment_name(self._id, segment, self._num_segments)
+            if self._records.put_small(name, value):
                 self._unwritten.discard(segment)
+        self._count_unwritten()
 
     def _write_head_if_moved(self) -> None:
         if self._range() != self._written_range:
@@ -175,7 +196,7 @@ class Journal:
 
     def _write_head(self, is_released: bool = False) -> None:
         self._beat += 1
-        head = Head(self._beat, *self._range(), is_released)
+        head = Head(self._beat, *self._range(), is_released, self._num_segments)
         is_written = self._records.put_small(
             self._head_name(self._id), msgspec.msgpack.encode(head)
         )
@@ -203,9 +224,12 @@ class Journal:
         is_silent = now - self._seen[outbox][1] >= self._lease_s
         return head if head.is_released or is_silent else None
 
-    def _read(self, outbox: bytes, segment: int) -> list[bytes]:
-        record = self._records.get_small(self._segment_name(outbox, segment))
-        value = (record.value if record is not None else None) or b""
+    def _read(self, segment_name: str) -> list[bytes] | None:
+        """None where there was no answer."""
+        record = self._records.get_small(segment_name)
+        if record is None:
+            return None
+        value = record.value or b""
         whole = len(value) - len(value) % _KEY_BYTES
         return [value[i : i + _KEY_BYTES] for i in range(0, whole, _KEY_BYTES)]
 
@@ -216,8 +240,8 @@ class Journal:
         self._seen.pop(outbox, None)
         self._list([other for other in listed if other != outbox])
         self._records.put_small(self._head_name(outbox), b"")
-        for segment in range(head.first, head.last + 1):
-            self._records.put_small(self._segment_name(outbox, segment), b"")
+        for name in self._segment_names(outbox, head):
+            self._records.put_small(name, b"")
 
     def _listed(self) -> list[bytes] | None:
         """None where there was no answer: then the list must not be written either."""
@@ -234,8 +258,13 @@ class Journal:
     def _head_name(self, outbox: bytes) -> str:
         return f"{self._prefix}{outbox.hex()}"
 
-    def _segment_name(self, outbox: bytes, segment: int) -> str:
-        return f"{self._prefix}{outbox.hex()}-{segment % self._num_segments}"
+    def _segment_names(self, outbox: bytes, head: Head) -> list[str]:
+        num_segments = head.num_segments or self._num_segments
+        numbers = range(head.first, head.last + 1)[-num_segments:]
+        return [self._segment_name(outbox, n, num_segments) for n in numbers]
+
+    def _segment_name(self, outbox: bytes, segment: int, num_segments: int) -> str:
+        return f"{self._prefix}{outbox.hex()}-{segment % num_segments}"
 
 
 def _decoded(value: bytes) -> Head:

@@ -31,11 +31,16 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._keys)
 
+    @property
+    def room(self) -> int:
+        """Keys that it would still take."""
+        return max(0, self._max_pages - len(self._keys))
+
     def add(self, keys: Sequence[bytes]) -> Added:
         """Queue those that are not in it, as many as there is room for."""
         with self._change:
             new = list(dict.fromkeys(key for key in keys if key not in self._keys))
-            room = max(0, self._max_pages - len(self._keys))
+            room = self.room
             self._keys.update(dict.fromkeys(new[:room]))
             self._change.notify_all()
             return Added(new[:room], new[room:])

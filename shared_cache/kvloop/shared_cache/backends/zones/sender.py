@@ -121,6 +121,8 @@ class Sender:
         self._next_beat = time.monotonic() + self._beat_s
         self._journal.beat()
         for keys in self._journal.orphans():
+            if len(self._outbox) and len(keys) > self._outbox.room:
+                break  # it stays an orphan until there is room
             self._count("adopted", len(keys))
             self.add(keys)
 
