@@ -141,4 +141,4 @@ def _require_folders(address: StoreAddress) -> None:
     """Backends make their directories, and a store whose path was mistyped would seem empty."""
     for _, leaf in leaves(address):
         if leaf.folder is not None and not os.path.isdir(leaf.folder):
-            raise StorageUnavailable(f"{leaf.label}: there is no such directory: {leaf.folder}")
+            raise StorageUnavailable(f"{leaf.backend}: there is no such directory: {leaf.folder}")
