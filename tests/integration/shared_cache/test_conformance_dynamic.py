@@ -53,6 +53,7 @@ class TestBatchV1(BackendConformance):
         )
 
 
+@pytest.mark.slow  # each of its processes imports half of SGLang
 @needs_sglang
 class TestSGLangsFileClass(BackendConformance):
     """SGLang's HiCacheFile, from its wheel: the first value of a key stays for ever."""
@@ -70,6 +71,7 @@ class TestSGLangsFileClass(BackendConformance):
         )
 
 
+@pytest.mark.slow
 @needs_sglang
 class TestSGLangsMooncakeClass(ContentSuite):
     """SGLang's MooncakeStore, by its batch v1 methods, on a real master and store.

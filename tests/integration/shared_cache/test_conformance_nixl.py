@@ -33,6 +33,7 @@ class TestPosix(BackendConformance):
         return lambda num_bytes: posix(tmp_path, capacity_bytes=num_bytes)
 
 
+@pytest.mark.slow  # the same code but for the plugin's own queue
 class TestPosixUring(BackendConformance):
     """io_uring through the page cache."""
 
@@ -81,6 +82,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.stop()
 
 
+@pytest.mark.slow  # the server takes some 20 ms for each request; see test_nixl_objects
 class TestObjects(BackendConformance):
     """An S3 server in another process."""
 

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nixl_pages import Pages
@@ -112,6 +113,32 @@ def test_a_forgotten_descriptor_may_be_another_file_next(
         io.forget(fd)
         os.close(fd)
         assert (tmp_path / name).stat().st_size == size
+
+
+def test_every_file_and_the_pool_are_deregistered(
+    pages: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = type(new_agent(load_nixl(), "asks"))
+    register, deregister = agent.register_memory, agent.deregister_memory
+    held: list[int] = []
+
+    def registers(self: Any, *args: Any) -> Any:
+        held.append(1)
+        return register(self, *args)
+
+    def deregisters(self: Any, *args: Any) -> Any:
+        held.pop()
+        return deregister(self, *args)
+
+    monkeypatch.setattr(agent, "register_memory", registers)
+    monkeypatch.setattr(agent, "deregister_memory", deregisters)
+    backend = pages.open({"plugin": "POSIX", "root": str(tmp_path / "l3")})
+    keys = pages.keys(3)
+    assert backend.set(keys, pages.filled(3)) == [True] * 3
+    assert backend.get(keys, pages.blank(3)) == [True] * 3
+    assert len(held) == 1  # the pool
+    backend.close()
+    assert not held
 
 
 def test_an_io_queue_is_chosen_by_a_plugin_parameter(pages: Pages, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from nixl_memory import MemoryServer
 from nixl_pages import Pages
 from running import free_port, wait_for
 
+from kvloop.shared_cache.backends.nixl.agent import PoolAgent
 from kvloop.shared_cache.backends.nixl.messages import Commit, Flags, Grants, Reserve
 from kvloop.shared_cache.page_object import object_name
 from kvloop.shared_cache.storage_errors import StorageUnavailable
@@ -105,16 +106,38 @@ def test_a_stopped_server_holds_up_a_call_no_longer_than_its_timeout(
 
 
 def test_what_was_reserved_by_a_client_that_died_is_never_visible(log: Path) -> None:
-    server, pages = MemoryServer(log, "--lease-s", "0.2"), Pages()
+    server, pages = MemoryServer(log, "--lease-s", "1"), Pages()
     backend = pages.open(config(server))
     [key], [slot] = pages.keys(1), pages.filled(1)
     ask = backend._backend._control.ask
     names = [object_name(pages.namespace, key, group) for group in range(2)]
     grants = ask(Reserve(names, pages.pool.shape.object_bytes), Grants).grants
     assert backend.exists([key]) == [False]
-    time.sleep(0.4)
+    time.sleep(1.2)
     assert ask(Commit([grant.ticket for grant in grants]), Flags).flags == [False] * 2
-    assert backend.set([key], [slot]) == [True]
+    wait_for("a write in time", lambda: backend.set([key], [slot]) == [True])
+    backend.close()
+    server.stop()
+
+
+def test_what_was_read_after_its_lease_had_ended_is_a_counted_miss(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, pages = MemoryServer(log, "--lease-s", "1"), Pages()
+    backend = pages.open(config(server))
+    keys, slots, others = pages.keys(2), pages.filled(2), pages.blank(2)
+    wait_for("a write in time", lambda: backend.set(keys, slots) == [True] * 2)
+    transfer, before = PoolAgent.transfer, backend.stats()["expired"]
+
+    def late(*args: Any) -> None:
+        transfer(*args)
+        time.sleep(1.2)
+
+    with monkeypatch.context() as slowed:
+        slowed.setattr(PoolAgent, "transfer", late)
+        assert backend.get(keys, others) == [False] * 2
+    assert backend.stats()["expired"] == before + 4  # each of two head groups
+    wait_for("a read in time", lambda: backend.get(keys, others) == [True] * 2)
     backend.close()
     server.stop()
 

@@ -96,6 +96,7 @@ def test_num_threads_bounds_the_requests_of_our_own(server: S3Server, pages: Pag
     backend.close()
 
 
+@pytest.mark.slow
 def test_a_listing_goes_on_past_a_thousand_objects(server: S3Server) -> None:
     store = bucket(server.config())
     for i in range(1003):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import msgspec
 import pytest
 
 from kvloop.shared_cache.backends.nixl import messages as m
+from kvloop.shared_cache.backends.nixl import server
 from kvloop.shared_cache.backends.nixl.desk import Desk
 from kvloop.shared_cache.backends.nixl.names import record_name, stored_object
 from kvloop.shared_cache.backends.nixl.object_table import ObjectTable
@@ -81,3 +84,33 @@ def test_a_reservation_of_no_bytes_is_not_understood(num_bytes: int) -> None:
     request = m.Request(WELCOME.epoch, m.Reserve(["a"], num_bytes))
     with pytest.raises(msgspec.ValidationError, match="num_bytes"):
         msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=m.Request)
+
+
+class _Socket:
+    """Brings one question after the other, and then the end."""
+
+    def __init__(self, num_questions: int, stop: threading.Event) -> None:
+        self._left = num_questions
+        self._stop = stop
+
+    def poll(self, _timeout_ms: int) -> bool:
+        return True
+
+    def recv_multipart(self) -> list[bytes]:
+        self._left -= 1
+        if not self._left:
+            self._stop.set()
+        return [b"client", b"1", msgspec.msgpack.encode(m.Request(WELCOME.epoch, m.Delete([])))]
+
+    def send_multipart(self, _frames: list[bytes], _flags: int) -> None:
+        pass
+
+
+def test_a_clock_that_is_set_back_does_not_turn_back_leases(
+    monkeypatch: pytest.MonkeyPatch, desk: Desk
+) -> None:
+    clock, seen, stop = iter([100.0, 7.0, 101.0]), list[float](), threading.Event()
+    monkeypatch.setattr(server.time, "time", lambda: next(clock))
+    monkeypatch.setattr(desk, "answer", lambda _, now: seen.append(now) or m.Flags([]))
+    server._serve(_Socket(3, stop), desk, stop)  # type: ignore[arg-type]
+    assert seen == [100.0, 100.0, 101.0]
