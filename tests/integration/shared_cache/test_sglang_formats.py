@@ -1,4 +1,4 @@
-"""KV formats of SGLang's pools and side pools that may share pages; odd transfers and tensors."""
+"""Which KV formats of SGLang's pools and side pools may share pages; odd transfers, tensors."""
 
 from __future__ import annotations
 
