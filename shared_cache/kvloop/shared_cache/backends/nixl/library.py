@@ -57,10 +57,14 @@ def _load_verbs_first() -> None:
         ctypes.CDLL("libibverbs.so.1")
 
 
-def new_agent(module: Any, name: str) -> Any:
-    """An agent without a backend, whose calls may come from any thread."""
+def new_agent(module: Any, name: str, *, serves_others: bool = False) -> Any:
+    """An agent without a backend, whose calls may come from any thread.
+
+    One that `serves_others` has NIXL's thread that does so, and that never rests: it takes a core.
+    Without it transfers get on as they are waited for.
+    """
     config = module.nixl_agent_config(
-        enable_prog_thread=True,
+        enable_prog_thread=serves_others,
         backends=[],
         sync_mode=module.nixl_thread_sync_t.NIXL_THREAD_SYNC_STRICT,
     )

@@ -34,7 +34,8 @@ class Segment:
         self._memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._anchor = ctypes.c_char.from_buffer(self._memory)
         self.base_address = ctypes.addressof(self._anchor)
-        self._agent = new_agent(module, f"kvloop-memory-{os.getpid()}-{secrets.token_hex(6)}")
+        name = f"kvloop-memory-{os.getpid()}-{secrets.token_hex(6)}"
+        self._agent = new_agent(module, name, serves_others=True)
         try:
             self._agent.create_backend(_PLUGIN, dict(params))
             rows = [(self.base_address, num_bytes, 0, "")]
