@@ -46,7 +46,11 @@ class MemoryServer:
             assert self.process.poll() is None, f"ended early:\n{text}"
             return "memory server ready" in text
 
-        wait_for("the memory server", is_ready)
+        try:
+            wait_for("the memory server", is_ready)
+        except BaseException:  # whoever asked for it has nothing to stop
+            self.kill()
+            raise
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

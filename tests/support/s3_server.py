@@ -27,7 +27,11 @@ class S3Server:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
             )
-        wait_for("the S3 server", self._has_made_the_bucket)
+        try:
+            wait_for("the S3 server", self._has_made_the_bucket)
+        except BaseException:  # whoever asked for it has nothing to stop
+            self.stop()
+            raise
 
     def config(self) -> dict[str, object]:
         """The extra config of `nixl` for this bucket."""

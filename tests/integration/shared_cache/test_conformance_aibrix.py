@@ -19,6 +19,7 @@ class TestSharedFileSystem(BackendConformance):
         return BackendSpec(name="aibrix", extra_config=config, can_list=True)
 
 
+@pytest.mark.slow  # see test_aibrix_stores
 class TestRocksDB(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:

@@ -22,6 +22,7 @@ def dynamic(module: str, class_name: str, interface_v1: int, **fields: Any) -> d
     return {**named, "interface_v1": interface_v1, **fields}
 
 
+@pytest.mark.slow  # see test_dynamic_sglang and test_dynamic_sglang_file
 class TestGetSetAndExists(BackendConformance):
     """A class that has these three methods and no more."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,23 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(log: Path) -> Iterator[MemoryServer]:
-    server = MemoryServer(log)
-    yield server
-    server.signal(signal.SIGCONT)
-    server.kill()
+def start(log: Path) -> Iterator[Callable[..., MemoryServer]]:
+    """Starts a server that ends with the test, however that ends."""
+    started: list[MemoryServer] = []
+
+    def start_one(*arguments: str, **options: Any) -> MemoryServer:
+        started.append(MemoryServer(log, *arguments, **options))
+        return started[-1]
+
+    yield start_one
+    for server in started:
+        server.signal(signal.SIGCONT)
+        server.kill()
+
+
+@pytest.fixture
+def server(start: Callable[..., MemoryServer]) -> MemoryServer:
+    return start()
 
 
 def config(server: MemoryServer, **fields: Any) -> dict[str, Any]:
@@ -45,9 +57,11 @@ def test_a_server_that_is_not_there_is_said_so_at_opening() -> None:
         Pages().open({"plugin": "UCX", "server": address, "timeout_s": 0.3})
 
 
-def test_pages_go_and_come_over_tcp_alone(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_go_and_come_over_tcp_alone(
+    start: Callable[..., MemoryServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UCX_TLS", "tcp")
-    server, pages = MemoryServer(log), Pages()
+    server, pages = start(), Pages()
     backend = pages.open(config(server))
     try:
         keys, slots, others = pages.keys(8), pages.filled(8), pages.blank(8)
@@ -105,8 +119,10 @@ def test_a_stopped_server_holds_up_a_call_no_longer_than_its_timeout(
     backend.close()
 
 
-def test_what_was_reserved_by_a_client_that_died_is_never_visible(log: Path) -> None:
-    server, pages = MemoryServer(log, "--lease-s", "1"), Pages()
+def test_what_was_reserved_by_a_client_that_died_is_never_visible(
+    start: Callable[..., MemoryServer],
+) -> None:
+    server, pages = start("--lease-s", "1"), Pages()
     backend = pages.open(config(server))
     [key], [slot] = pages.keys(1), pages.filled(1)
     ask = backend._backend._control.ask
@@ -117,13 +133,12 @@ def test_what_was_reserved_by_a_client_that_died_is_never_visible(log: Path) -> 
     assert ask(Commit([grant.ticket for grant in grants]), Flags).flags == [False] * 2
     wait_for("a write in time", lambda: backend.set([key], [slot]) == [True])
     backend.close()
-    server.stop()
 
 
 def test_what_was_read_after_its_lease_had_ended_is_a_counted_miss(
-    log: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., MemoryServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, pages = MemoryServer(log, "--lease-s", "1"), Pages()
+    server, pages = start("--lease-s", "1"), Pages()
     backend = pages.open(config(server))
     keys, slots, others = pages.keys(2), pages.filled(2), pages.blank(2)
     wait_for("a write in time", lambda: backend.set(keys, slots) == [True] * 2)
@@ -139,11 +154,10 @@ def test_what_was_read_after_its_lease_had_ended_is_a_counted_miss(
     assert backend.stats()["expired"] == before + 4  # each of two head groups
     wait_for("a read in time", lambda: backend.get(keys, others) == [True] * 2)
     backend.close()
-    server.stop()
 
 
-def test_pages_larger_than_the_segment_find_no_room(log: Path) -> None:
-    server, pages = MemoryServer(log, segment_bytes=1 << 20), Pages(num_slots=80)
+def test_pages_larger_than_the_segment_find_no_room(start: Callable[..., MemoryServer]) -> None:
+    server, pages = start(segment_bytes=1 << 20), Pages(num_slots=80)
     num_fitting = (1 << 20) // pages.pool.shape.slot_bytes
     backend = pages.open(config(server))
     keys = pages.keys(num_fitting + 2)
@@ -152,7 +166,6 @@ def test_pages_larger_than_the_segment_find_no_room(log: Path) -> None:
     assert backend.exists(keys) == stored
     assert backend.stats()["no_room"] == 2
     backend.close()
-    server.stop()
 
 
 def test_a_plugin_parameter_reaches_ucx(server: MemoryServer) -> None:
@@ -161,14 +174,13 @@ def test_a_plugin_parameter_reaches_ucx(server: MemoryServer) -> None:
 
 
 def test_a_transfer_beyond_overdue_s_is_counted_and_waited_for(
-    log: Path, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., MemoryServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UCX_TLS", "tcp")  # over which a transfer is never done at once
-    server, pages = MemoryServer(log), Pages()
+    server, pages = start(), Pages()
     backend = pages.open(config(server, overdue_s=1e-9))
     keys, slots, others = pages.keys(8), pages.filled(8), pages.blank(8)
     assert backend.set(keys, slots) == [True] * 8 and backend.get(keys, others) == [True] * 8
     assert pages.are_equal(slots, others)
     assert backend.stats()["overdue"] >= 1
     backend.close()
-    server.stop()
