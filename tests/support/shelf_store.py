@@ -40,6 +40,7 @@ class Shelf:
         self.opened_as: list[bytes] = []
         """Namespaces that it was opened for."""
         self.num_gets = 0
+        self.num_closed = 0
 
     def __getitem__(self, place: tuple[bytes, bytes]) -> list[bytes]:
         """A page's objects."""
@@ -141,7 +142,8 @@ class ShelfBackend(StorageBackend):
                 del table[name]  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Nothing is held."""
+        self._begin("close")
+        self.shelf.num_closed += 1
 
     def objects(self) -> Iterator[StoredObject]:
         if not self.shelf.can_list:

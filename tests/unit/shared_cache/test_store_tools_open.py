@@ -117,6 +117,25 @@ def test_a_store_that_hangs_is_an_error_by_the_deadline(shelf: Shelf, call: str)
     assert all_ended(5)
 
 
+def test_a_store_is_closed_before_the_next_is_opened(shelf: Shelf) -> None:
+    for number in range(1, 6):
+        with opened("a") as store:
+            store.exists(KEYS[:1])
+        assert shelf.num_closed == number
+
+
+def test_a_store_whose_closing_hangs_is_let_go_and_remembered(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_store, "_CLOSE_S", 0.05)
+    shelf.stalls["close"] = released = threading.Event()
+    with opened("a") as store:
+        store.exists(KEYS[:1])
+    assert not all_ended(0)
+    released.set()
+    assert all_ended(5)
+
+
 def test_errors_of_the_store_come_in_its_own_words(shelf: Shelf) -> None:
     shelf.fails.add("exists")
     with opened("a") as store, pytest.raises(StorageUnavailable, match="exists fails"):
