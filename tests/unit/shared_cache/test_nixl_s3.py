@@ -136,7 +136,5 @@ def cut_off() -> Iterator[S3Bucket]:
 
 
 def test_a_record_that_is_cut_off_on_its_way_is_a_fault_and_no_record(cut_off: S3Bucket) -> None:
-    with pytest.raises(
-        StorageUnavailable, match=r"IncompleteRead\(5 bytes"
-    ):
+    with pytest.raises(StorageUnavailable, match=r"IncompleteRead\(5 bytes"):
         cut_off.get("kvl1-x")
