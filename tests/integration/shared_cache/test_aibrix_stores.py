@@ -17,6 +17,8 @@ import pytest
 
 from kvloop.shared_cache.backend import StorageBackend
 from kvloop.shared_cache.backends.aibrix import shared_stores
+from kvloop.shared_cache.backends.aibrix.block_store import BlockStore
+from kvloop.shared_cache.backends.aibrix.library import load_aibrix
 from kvloop.shared_cache.factory import open_backend
 from kvloop.shared_cache.guard import GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
@@ -367,3 +369,24 @@ def test_a_page_whose_place_is_a_symlink_is_refused_and_counted(
     assert stats["refused"] == (4 if depth == 0 else 1) and stats["no_room"] == 0
     assert sorted((path, path.read_bytes()) for path in outside.iterdir()) == before
     assert not any(entry.num_bytes == 4 for entry in backend.objects())
+
+
+def test_every_handle_is_released_whatever_came_of_its_call(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, made = load_aibrix("SHFS"), list[Any]()
+    region_type = library.ExternalMemoryRegion
+
+    def region(*arguments: Any) -> Any:
+        made.append(region_type(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(library, "ExternalMemoryRegion", region)
+    backend = place.open("SHFS")
+    backend.set(KEYS[:2], [0, 1])
+    files_of(place)[0].write_bytes(b"short")
+    assert sum(backend.get(KEYS[:3], [4, 5, 6])) == 1
+    monkeypatch.setattr(BlockStore, "_blocks", lambda *_: 1 // 0)
+    with pytest.raises(StorageUnavailable, match="ZeroDivisionError"):
+        backend.get(KEYS[:1], [4])
+    assert len(made) > 8 and [region.ref_count for region in made] == [0] * len(made)

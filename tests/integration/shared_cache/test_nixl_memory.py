@@ -168,6 +168,21 @@ def test_pages_larger_than_the_segment_find_no_room(start: Callable[..., MemoryS
     backend.close()
 
 
+def test_the_space_of_a_page_that_fits_in_part_is_given_back(
+    start: Callable[..., MemoryServer],
+) -> None:
+    size = Pages().pool.shape.object_bytes
+    server, pages = start(segment_bytes=(1 << 20) + size), Pages(num_slots=80)
+    num_fitting = (1 << 20) // (2 * size)
+    backend, keys = pages.open(config(server)), pages.keys(num_fitting + 1)
+    assert backend.set(keys, pages.filled(num_fitting + 1)) == [True] * num_fitting + [False]
+    ask = backend._backend._control.ask
+    [grant] = ask(Reserve(["another"], size), Grants).grants
+    assert grant.state == "reserved"
+    assert backend.exists(keys[:-1]) == [True] * num_fitting  # nothing was evicted for it
+    backend.close()
+
+
 def test_a_plugin_parameter_reaches_ucx(server: MemoryServer) -> None:
     with pytest.raises(StorageUnavailable, match="plugin UCX does not start"):
         Pages().open(config(server, plugin_params={"num_workers": "none"}))
