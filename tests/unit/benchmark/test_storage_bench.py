@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from shelf_store import MODULE, SHELVES
+from shelf_store import config as shelf_config
 
 from kvloop.benchmark.storage import raw_file
-from kvloop.benchmark.storage.arm import Arm, MemcpyArm
+from kvloop.benchmark.storage.arm import Arm, CheckedArm, MemcpyArm, UncheckedArm
 from kvloop.benchmark.storage.load import PHASES, StorageLoad, phase_batches
 from kvloop.benchmark.storage.measure import Run, measure
 from kvloop.benchmark.storage.raw_file import RawFileArm
@@ -29,7 +31,10 @@ from kvloop.benchmark.storage.run import (
     run_storage_bench,
 )
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.factory import backend_opener
+from kvloop.shared_cache.guard import GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
+from kvloop.shared_cache.page_store import PageStore
 from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 LOAD = StorageLoad(
@@ -95,6 +100,26 @@ def test_checksums_can_be_measured_alone(
     report = measure_storage(config(tmp_path, checksums))
 
     assert {row.arm for row in report.rows if row.arm.startswith("kvloop")} == arms
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_an_arm_brings_back_the_bytes_that_it_wrote(tmp_path: Path, is_checked: bool) -> None:
+    pool, namespace = HostPool(LOAD.shape, 8), b"n" * 32
+    opener = backend_opener("file", {"root": str(tmp_path)}, pool, namespace)
+    guard = GuardedBackend(opener, pool, name="file", namespace=namespace)
+    store = PageStore(guard, pool, namespace=namespace, writer="prefill")
+    arm: Arm = CheckedArm(store, guard) if is_checked else UncheckedArm(guard)
+    assert guard.wait_settled(10)
+    keys = [bytes([i]) * 32 for i in range(4)]
+    for slot in pool.alloc(8) or []:
+        pool.view(slot)[:] = bytes([slot]) * pool.shape.slot_bytes
+    assert arm.write(keys, range(4)) == arm.read(keys, range(4, 8)) == 4
+    payloads = [bytes(pool.payload(0)[slot].tobytes()) for slot in range(8)]
+    arm.forget(keys)
+    assert arm.read(keys, range(4)) == 0
+    guard.close()
+
+    assert payloads[:4] == payloads[4:] and len(set(payloads)) == 4
 
 
 def test_exists_finds_what_is_stored_and_nothing_else(tmp_path: Path) -> None:
@@ -174,6 +199,23 @@ def test_the_mixed_phase_reads_the_share_it_was_told() -> None:
     batches = phase_batches(load, "arm", 0, "mixed")
 
     assert [sum(batch.is_read for batch in batches), len(batches)] == [3, 10]
+
+
+def test_each_arm_is_first_in_its_turn() -> None:
+    arms = [CountingArm(), CountingArm()]
+    for number, arm in enumerate(arms):
+        arm.name = str(number)
+    assert [run.arm for run in measure(LOAD, arms) if run.phase == "write"] == ["0", "1", "1", "0"]
+
+
+def test_a_dynamic_backend_is_measured_where_its_module_is_allowed() -> None:
+    fields, load = shelf_config("bench"), dataclasses.replace(LOAD, rounds=1)
+    bench = StorageBenchConfig(backend="dynamic", extra_config=fields, load=load)
+    with pytest.raises(ConfigError, match="not among the modules"):
+        measure_storage(bench)
+    report = measure_storage(dataclasses.replace(bench, dynamic_modules=[MODULE]))
+    assert report.limit == "memcpy" and {row.pages_missed for row in report.rows} == {0}
+    assert not SHELVES.pop("bench").objects
 
 
 def test_lost_pages_are_counted_and_do_not_count_as_moved() -> None:

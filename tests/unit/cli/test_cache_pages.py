@@ -7,7 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shelf_store import KEYS, NS, OTHER, SHAPE, SHELVES, Shelf, describe, keys_left
+from page_files import published
+from shelf_store import (
+    KEYS,
+    MODULE,
+    NS,
+    OTHER,
+    SHAPE,
+    SHELVES,
+    Shelf,
+    config,
+    describe,
+    keys_left,
+)
 
 from kvloop.cli.main import main
 from kvloop.shared_cache.manifest import RECORD, decode_manifest
@@ -136,6 +148,22 @@ def test_a_store_that_cannot_list_is_cleared_by_namespace(shelf: Shelf, cache: R
     status, out, _ = cache("evict", "--all", "--namespace", NS.hex())
     assert status == 0 and "cleared 111111111111" in out
     assert not keys_left(shelf) and keys_left(shelf, OTHER)
+
+
+def test_a_dry_run_on_a_store_that_cannot_list_removes_nothing(shelf: Shelf, cache: Run) -> None:
+    shelf.can_list = False
+    status, _, err = cache("evict", "--all", "--namespace", NS.hex(), "--dry-run")
+    assert status == 1 and "cannot list: no --dry-run" in err
+    assert len(keys_left(shelf)) == 5 and shelf.records
+
+
+def test_a_copy_makes_the_directory_that_it_fills(
+    shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, new = f"dynamic:{json.dumps(config('a'))}", tmp_path / "new"
+    flags = "--dynamic-modules", MODULE, "--namespace", NS.hex()
+    assert main(["cache", "copy", source, f"file:{new}", *flags]) == 0, capsys.readouterr().err
+    assert sum(1 for _ in published(new)) == 5 * SHAPE.head_groups
 
 
 def test_copy_moves_pages_and_manifest(shelf: Shelf, cache_copy: Run) -> None:
