@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import threading
@@ -210,8 +211,10 @@ class KeepsForeignPages(ReferenceBackend):
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
         return [self.page(key) is not None and super().delete([key])[0] for key in keys]
 
-    def get_one(self, key: bytes, slot: int) -> bool:
-        return self.page(key) is not None and super().get_one(key, slot)
+
+class TakesMisfitsForMisses(ReferenceBackend):
+    def stats(self) -> dict[str, float]:
+        return {name: count for name, count in super().stats().items() if name != "misfits"}
 
 
 class ServesForeignPages(ReferenceBackend):
@@ -281,6 +284,24 @@ class LeaksMemory(ReferenceBackend):
         _KEPT.append(bytes(pool.num_bytes - 1) + b"x")
 
 
+class LeaksUntilCollected(ReferenceBackend):
+    """A cycle: what is held goes when the garbage collector comes."""
+
+    def __init__(self, config: Mapping[str, Any], pool: HostPool, namespace: bytes) -> None:
+        super().__init__(config, pool, namespace)
+        self.held = bytes(pool.num_bytes - 1) + b"x"
+        self.look = self.exists
+
+
+class LeaksRegistrations(ReferenceBackend):
+    """The pool stays locked."""
+
+    def __init__(self, config: Mapping[str, Any], pool: HostPool, namespace: bytes) -> None:
+        super().__init__(config, pool, namespace)
+        address, size = ctypes.c_void_p(pool.base_address), ctypes.c_size_t(pool.num_bytes)
+        assert ctypes.CDLL(None).mlock(address, size) == 0
+
+
 class LeaksMappings(ReferenceBackend):
     def __init__(self, config: Mapping[str, Any], pool: HostPool, namespace: bytes) -> None:
         super().__init__(config, pool, namespace)
@@ -313,6 +334,20 @@ class WritesInPlace(ReferenceBackend):
                 file.write(view[start : start + 65536])
                 time.sleep(0.001)
         return True
+
+
+class TornForOthers(WritesInPlace):
+    """A lock hides from this process what others see."""
+
+    lock = threading.Lock()
+
+    def get(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool]:
+        with self.lock:
+            return super().get(keys, slots)
+
+    def set_one(self, key: bytes, slot: int) -> bool:
+        with self.lock:
+            return self.exists([key])[0] or super().set_one(key, slot)
 
 
 _KEPT: list[Any] = []

@@ -50,7 +50,7 @@ class ReferenceBackend(StorageBackend):
         self.store = STORES[config["store"]]
         self.bound: float = config.get("num_bytes", float("inf"))
         self.pool, self.namespace = pool, namespace
-        self.counts = {"gets": 0.0, "sets": 0.0}
+        self.counts = {"gets": 0.0, "sets": 0.0, "misfits": 0.0}
 
     def exists(self, keys: Sequence[bytes]) -> list[bool]:
         with self.store.lock:
@@ -111,6 +111,7 @@ class ReferenceBackend(StorageBackend):
         with self.store.lock:
             page = self.page(key)
             if page is None:
+                self.counts["misfits"] += self.name(key) in self.store.pages
                 return False
             self.store.pages.move_to_end(self.name(key))
         self.counts["gets"] += 1

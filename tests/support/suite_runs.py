@@ -33,6 +33,9 @@ class TestIt(BackendConformance):
         return lambda n: replace(spec, extra_config=bound(n))
 """
 
+NEED_PROCESSES = ("Leaks", "WritesInPlace", "TornForOthers")
+"""How the broken backends are called that are found by means of another process."""
+
 
 def outcomes(pytester: pytest.Pytester, spec: BackendSpec, *arguments: str) -> dict[str, int]:
     """What became of the suite's tests on this backend."""
@@ -46,7 +49,7 @@ def outcomes(pytester: pytest.Pytester, spec: BackendSpec, *arguments: str) -> d
 def broken(name: str, tmp_path: Path) -> BackendSpec:
     fields: dict[str, Any] = {"store": "broken", "root": str(tmp_path / "in-place")}
     spec = broken_spec(broken_backends.MODULE, name, **fields)
-    can_share = name == "WritesInPlace"
+    can_share = name in ("WritesInPlace", "TornForOthers")
     deadline_s = 0.3 if name == "Hangs" else 30.0
     return BackendSpec(
         **asdict(spec) | {"can_share": can_share, "call_deadline_s": deadline_s}  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ class TestGetSetAndExists(BackendConformance):
             dynamic_modules=(module,),
             can_delete=False,
             can_list=False,
+            can_tell_misfits=False,  # SGLang's interface knows hits and misses only
         )
 
 
@@ -51,6 +52,7 @@ class TestBatchV1(BackendConformance):
             can_delete=False,
             can_keep_records=False,
             can_list=False,
+            can_tell_misfits=False,  # SGLang's interface knows hits and misses only
         )
 
 
@@ -69,6 +71,7 @@ class TestSGLangsFileClass(BackendConformance):
             can_delete=False,
             can_keep_records=False,
             can_list=False,
+            can_tell_misfits=False,  # SGLang's interface knows hits and misses only
         )
 
 

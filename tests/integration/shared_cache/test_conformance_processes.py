@@ -7,7 +7,7 @@ from pathlib import Path
 
 import broken_backends
 import pytest
-from suite_runs import broken, outcomes
+from suite_runs import NEED_PROCESSES, broken, outcomes
 
 pytestmark = pytest.mark.integration
 pytest_plugins = ("pytester",)
@@ -17,6 +17,9 @@ _FOUND_BY = {
     "LeaksThreads": "openings_leak",
     "LeaksMemory": "openings_leak",
     "LeaksMappings": "openings_leak",
+    "LeaksUntilCollected": "openings_leak",
+    "LeaksRegistrations": "openings_leak",
+    "TornForOthers": "another_processs_writes",
     "WritesInPlace": "killed_writer and 1.5",
 }
 
@@ -31,4 +34,4 @@ def test_a_broken_backend_fails_the_test_of_what_is_broken(
 
 def test_every_broken_backend_of_this_kind_is_put_to_the_test() -> None:
     names = {name for name, _ in inspect.getmembers(broken_backends, inspect.isclass)}
-    assert {name for name in names if name.startswith(("Leaks", "WritesInPlace"))} == set(_FOUND_BY)
+    assert {name for name in names if name.startswith(NEED_PROCESSES)} == set(_FOUND_BY)

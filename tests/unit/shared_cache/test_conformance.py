@@ -10,7 +10,7 @@ from pathlib import Path
 import broken_backends
 import pytest
 from reference_store import reference_spec
-from suite_runs import broken, outcomes
+from suite_runs import NEED_PROCESSES, broken, outcomes
 
 from kvloop.shared_cache.conformance import BackendSpec
 from kvloop.shared_cache.conformance.environment import (
@@ -59,8 +59,9 @@ _FOUND_BY = {
     "TornRecords": "record_that_many_put_at_once",
     "TornPages": "readers_during_writes",
     "OneBufferForAll": "calls_of_many_threads",
-    "KeepsForeignPages": "page_of_another_length and shorter",
-    "ServesForeignPages": "page_of_another_length and longer",
+    "KeepsForeignPages": "page_of_another_length_is_a_miss and shorter",
+    "TakesMisfitsForMisses": "not_counted_as_a_plain_miss",
+    "ServesForeignPages": "page_of_another_length_is_a_miss and longer",
     "Unbounded": "never_holds_more_than_its_bound",
     "EvictsTheOldest": "keeps_the_pages_that_are_used",
     "RaisesWhenFull": "full_store_answers_false",
@@ -82,7 +83,7 @@ def test_a_broken_backend_fails_the_test_of_what_is_broken(
 def test_every_broken_backend_is_put_to_the_test() -> None:
     classes = inspect.getmembers(broken_backends, inspect.isclass)
     here = {name for name, found in classes if found.__module__ == broken_backends.MODULE}
-    with_processes = {name for name in here if name.startswith(("Leaks", "WritesInPlace"))}
+    with_processes = {name for name in here if name.startswith(NEED_PROCESSES)}
     assert here - with_processes == set(_FOUND_BY)  # those: test_conformance_processes
 
 

@@ -104,16 +104,19 @@ def _cycle(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) ->
     The garbage collector is off: in a node it may not come for hours.
     """
     gc.disable()
+    floor = holdings()
     for _ in range(order.num_cycles):
         _use_once(order, spec, pool, slots)
     before = _settled(holdings())
     _say("ready")
+    # The pool is locked once, however often it is: compared with what was before the first opening.
+    before = msgspec.structs.replace(before, locked_bytes=floor.locked_bytes)
     while sys.stdin.readline():
         for _ in range(order.num_cycles):
             _use_once(order, spec, pool, slots)
         after = _settled(before)
         _say(msgspec.json.encode((before, after)).decode())
-        before = after
+        before = msgspec.structs.replace(after, locked_bytes=floor.locked_bytes)
 
 
 def _use_once(order: Order, spec: BackendSpec, pool: HostPool, slots: list[int]) -> None:

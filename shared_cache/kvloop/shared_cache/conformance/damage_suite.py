@@ -55,6 +55,20 @@ class DamageSuite:
         assert store.load([key], place.blank(1)) == [None]
         _check_that_a_good_page_can_come(place, store, key)
 
+    @pytest.mark.parametrize("factor", [1, 8], ids=["shorter", "longer"])
+    def test_a_page_of_another_length_is_not_counted_as_a_plain_miss(
+        self, place: Place, factor: int
+    ) -> None:
+        place.require("can_tell_misfits")
+        foreign = place.reshaped(
+            replace(place.shape, page_size=place.shape.page_size * factor // 4)
+        )
+        [key] = place.new_keys(1)
+        assert foreign.open().set([key], foreign.filled([key])) == [True]
+        store = place.page_store()
+        of_a_miss = _counted_in_a_miss(place, store, place.new_keys(1)[0])
+        assert _counted_in_a_miss(place, store, key) - of_a_miss
+
     def test_damaged_pages_do_not_spoil_the_batch(self, place: Place) -> None:
         backend, keys = place.open(), place.new_keys(5)
         slots = place.filled(keys)
@@ -65,6 +79,19 @@ class DamageSuite:
         assert [writer is not None for writer in writers] == [True, True, False, True, True]
         good = [i for i in range(5) if i != 2]
         assert all(place.holds(read[i], keys[i]) for i in good)
+
+
+def _counted_in_a_miss(place: Place, store: PageStore, key: bytes) -> set[str]:
+    """Which counters change, of the backend's and of the faults, by a page that does not load."""
+
+    def counters() -> dict[str, float]:
+        faults = {fault: float(n) for fault, n in store.counters.snapshot().faults.items()}
+        return {**store.status()["stats"], **faults}
+
+    before, [slot] = counters(), place.blank(1)
+    assert store.load([key], [slot]) == [None]
+    place.pool.free([slot])
+    return {name for name, value in counters().items() if value != before.get(name, 0.0)}
 
 
 def _check_that_a_good_page_can_come(place: Place, store: PageStore, key: bytes) -> None:

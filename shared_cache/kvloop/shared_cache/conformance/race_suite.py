@@ -71,6 +71,22 @@ class RaceSuite:
             assert large.read_back(reader, keys) == [True] * 4
             large.pool.free(slots)
 
+    def test_readers_during_another_processs_writes_see_whole_pages_or_none(
+        self, place: Place
+    ) -> None:
+        place.require("can_share")
+        large = place.reshaped(LARGE, num_slots=24)
+        reader, keys = large.open(), large.new_keys(24)
+        with ChildProcess(large, keys) as child, ThreadPoolExecutor(1) as threads:
+            child.wait_ready()
+            child.go()
+            answers = threads.submit(child.wait_done)
+            while not answers.done():
+                large.read_back(reader, keys[:8])
+                large.read_back(reader, keys[-8:])
+            assert answers.result() == [True] * 24
+            assert large.read_back(reader, keys[-8:]) == [True] * 8
+
     def test_readers_during_deletes_get_the_right_page_or_a_miss(self, place: Place) -> None:
         place.require("can_delete")
         backend, store, keys = place.open(), place.page_store(), place.new_keys(4)

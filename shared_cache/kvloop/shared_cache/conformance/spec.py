@@ -10,7 +10,9 @@ from kvloop.shared_cache.backend import StorageBackend
 from kvloop.shared_cache.factory import backend_opener
 from kvloop.shared_cache.host_pool import HostPool
 
-Capability = Literal["can_share", "can_delete", "can_keep_records", "can_retake_at_once"]
+Capability = Literal[
+    "can_share", "can_delete", "can_keep_records", "can_retake_at_once", "can_tell_misfits"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,9 @@ class BackendSpec:
     """`objects` works; None: either is right."""
     can_retake_at_once: bool = True
     """What a writer left half-written when it was killed can be written again at once."""
+    can_tell_misfits: bool = True
+    """An object of another length is counted, in `stats` or as a fault, when its page is asked for;
+    False where lengths are kept apart, or the store's interface does not tell."""
     call_deadline_s: float = 30.0
     """A call that takes longer fails its test."""
 
