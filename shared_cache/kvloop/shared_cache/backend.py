@@ -57,6 +57,10 @@ class StorageBackend(ABC):
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
         """Remove pages; True where one was there and is gone."""
 
+    def discard(self, keys: Sequence[bytes]) -> list[bool]:
+        """Remove pages that were read and found damaged; of several copies only the one read."""
+        return self.delete(keys)
+
     @abstractmethod
     def put_small(self, name: str, value: bytes) -> bool:
         """Store a record of a few KiB under any name; the last put wins. False: no room."""

@@ -101,6 +101,10 @@ class FailureInjector(StorageBackend):
         self._disturb()
         return self._backend.delete(keys)
 
+    def discard(self, keys: Sequence[bytes]) -> list[bool]:
+        self._disturb()
+        return self._backend.discard(keys)
+
     def put_small(self, name: str, value: bytes) -> bool:
         self._disturb()
         return self._hits("lost_writes") or self._backend.put_small(name, value)

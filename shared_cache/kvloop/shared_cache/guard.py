@@ -171,6 +171,10 @@ class GuardedBackend:
         """As the backend's."""
         return self._call(lambda backend: backend.delete(keys))
 
+    def discard(self, keys: Sequence[bytes]) -> list[bool] | None:
+        """As the backend's."""
+        return self._call(lambda backend: backend.discard(keys))
+
     def put_small(self, name: str, value: bytes) -> bool:
         """False where it was not stored, or perhaps not."""
         return self._lasting(lambda backend: backend.put_small(name, value)) or False

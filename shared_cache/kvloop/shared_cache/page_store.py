@@ -203,7 +203,7 @@ class PageStore:
     def _remove(self, bad_keys: Sequence[bytes]) -> None:
         """The first put wins, so a bad object must go before a good one can come."""
         if bad_keys:
-            self._backend.delete(bad_keys)
+            self._backend.discard(bad_keys)
 
     def _count_moved(self, path: StoragePath, num_faults: int, num_moved: int) -> None:
         size = self._shape.slot_bytes

@@ -80,6 +80,10 @@ class RedactedBackend(StorageBackend):
         with self._errors():
             return self._backend.delete(keys)
 
+    def discard(self, keys: Sequence[bytes]) -> list[bool]:
+        with self._errors():
+            return self._backend.discard(keys)
+
     def put_small(self, name: str, value: bytes) -> bool:
         with self._errors():
             return self._backend.put_small(name, value)

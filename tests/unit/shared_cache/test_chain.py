@@ -276,6 +276,30 @@ def test_a_delete_reaches_both_stores_and_any_promotion(
             far.plant(key)
 
 
+def test_a_damaged_near_copy_goes_and_the_far_one_is_read_next(
+    make: Make, near: FrailStore, far: FrailStore, slots: Slots
+) -> None:
+    chain = make(promote=False)
+    for key in KEYS[:2]:
+        far.plant(key)
+    near.plant(KEYS[0])
+    assert chain.discard(KEYS[:1]) == [True]
+    assert near.keys() == set() and far.keys() == set(KEYS[:2])
+    read = slots.blank(1)
+    assert chain.get(KEYS[:1], read) == [True] and slots.hold(read, KEYS[:1])
+
+
+def test_a_damaged_far_copy_goes_where_near_has_none(
+    make: Make, near: FrailStore, far: FrailStore
+) -> None:
+    chain = make()
+    near.plant(KEYS[0])
+    for key in KEYS[:2]:
+        far.plant(key)
+    assert chain.discard(KEYS[:3]) == [True, True, False]
+    assert near.keys() == set() and far.keys() == {KEYS[0]}
+
+
 def test_records_are_the_far_stores_and_the_near_one_stands_in(
     make: Make, near: FrailStore, far: FrailStore
 ) -> None:

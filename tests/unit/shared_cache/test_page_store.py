@@ -207,6 +207,20 @@ def test_pages_of_another_namespace_are_faults(valve: Valve, place: Place) -> No
     store.close()
 
 
+def test_a_damaged_page_is_discarded_so_that_a_stores_other_copy_stays(
+    valve: Valve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discarded: list[bytes] = []
+    monkeypatch.setattr(MemoryBackend, "discard", lambda _, keys: discarded.extend(keys) or [True])
+    place = make_place("page_first_direct")
+    store = open_store(valve, place, "prefill")
+    save(store, place.pool, KEYS[:2])
+    valve.pages[KEYS[0]] = bytes(len(valve.pages[KEYS[0]]))
+    assert load(store, place.pool, KEYS[:2]) == [None, "prefill"]
+    assert discarded == KEYS[:1] and set(valve.pages) == set(KEYS[:2])
+    store.close()
+
+
 def test_pages_behind_a_hole_are_not_asked_for(
     valve: Valve, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

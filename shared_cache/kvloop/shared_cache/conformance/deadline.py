@@ -33,6 +33,9 @@ class DeadlineBackend(StorageBackend):
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
         return self._call(lambda: self._backend.delete(keys))
 
+    def discard(self, keys: Sequence[bytes]) -> list[bool]:
+        return self._call(lambda: self._backend.discard(keys))
+
     def put_small(self, name: str, value: bytes) -> bool:
         return self._call(lambda: self._backend.put_small(name, value))
 

@@ -80,6 +80,9 @@ class Tier:
     def delete(self, keys: Sequence[bytes]) -> list[bool] | None:
         return self._guard.delete(keys) if keys else []
 
+    def discard(self, keys: Sequence[bytes]) -> list[bool] | None:
+        return self._guard.discard(keys) if keys else []
+
     def put_small(self, name: str, value: bytes) -> bool:
         """False where it was not stored, or perhaps not."""
         return self._guard.put_small(_OURS + name, value)
@@ -159,6 +162,9 @@ class _Inner(StorageBackend):
 
     def delete(self, keys: Sequence[bytes]) -> list[bool]:
         return self._backend.delete(keys)
+
+    def discard(self, keys: Sequence[bytes]) -> list[bool]:
+        return self._backend.discard(keys)
 
     def put_small(self, name: str, value: bytes) -> bool:
         return self._backend.put_small(name.removeprefix(_OURS), value)

@@ -64,6 +64,17 @@ class TwoTiers(StorageBackend):
             raise self._neither()
         return either(first, second)
 
+    def discard(self, keys: Sequence[bytes]) -> list[bool]:
+        """From the store that a read takes each page from: the other's copy may be a good one."""
+        self._forget(keys)
+        in_second = set(rest_of(self._first.exists(keys), len(keys)))
+        first = self._first.discard([key for i, key in enumerate(keys) if i not in in_second])
+        second = self._second.discard([keys[i] for i in sorted(in_second)])
+        if first is None and second is None:
+            raise self._neither()
+        removed = iter(first or ()), iter(second or ())
+        return [next(removed[i in in_second], False) for i in range(len(keys))]
+
     def clear(self) -> None:
         """Raise StorageUnavailable where a store may have kept something."""
         self._forget(None)
