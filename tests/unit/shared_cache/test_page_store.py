@@ -217,7 +217,7 @@ def test_a_damaged_page_is_discarded_so_that_a_stores_other_copy_stays(
     save(store, place.pool, KEYS[:2])
     valve.pages[KEYS[0]] = bytes(len(valve.pages[KEYS[0]]))
     assert load(store, place.pool, KEYS[:2]) == [None, "prefill"]
-    assert discarded == KEYS[:1] and set(valve.pages) == set(KEYS[:2])
+    assert discarded == KEYS[:1] and set(valve.pages) >= set(KEYS[:2])
     store.close()
 
 
