@@ -34,14 +34,23 @@ lint: $(STAMP) ## Style, types and imports between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Most tests wait for other processes: two files at a time. Whole loops have the machine to themselves.
+ALONE := tests/integration/loop tests/integration/engine
+# Exit status 5 is no fault where ARGS chose no test of one half.
+NONE_CHOSEN := { [ $$? = 5 ] && [ -n '$(ARGS)' ]; }
+define run_tests
+	$(BIN)/pytest -m "$(1)" $(ALONE:%=--ignore=%) -n 2 --dist loadfile $(ARGS) || $(NONE_CHOSEN)
+	$(BIN)/pytest -m "$(1)" $(ALONE) $(ARGS) || $(NONE_CHOSEN)
+endef
+
 test: lint ## Everything that runs in minutes (ARGS="-k name")
-	$(BIN)/pytest -m "$(FAST)" $(ARGS)
+	$(call run_tests,$(FAST))
 
 test-unit: $(STAMP) ## Only the tests that start no process
 	$(BIN)/pytest tests/unit $(ARGS)
 
 test-full: lint ## The slow tests too
-	$(BIN)/pytest -m "$(FULL)" $(ARGS)
+	$(call run_tests,$(FULL))
 
 clean: ## Remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
