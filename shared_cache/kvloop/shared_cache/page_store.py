@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from kvloop.shared_cache.backend import leading_run
 from kvloop.shared_cache.guard import GuardedBackend
@@ -13,8 +14,12 @@ from kvloop.shared_cache.host_pool import HostPool, copy_pages
 from kvloop.shared_cache.page_object import Verdict, check, seal
 from kvloop.shared_cache.storage_counters import StorageCounters, StoragePath
 from kvloop.shared_cache.wire import Role
+from kvloop.shared_cache.workers import Workers
 
+Result = TypeVar("Result")
 _CALL_BYTES = 64 << 20  # moved by one guarded call, so that its deadline is fair
+_TWO_CALLS_BYTES = 8 << 20  # from here on a batch is two calls at once
+_NUM_HELPERS = 4
 _STAGING_WAIT_S = 1.0
 
 
@@ -48,6 +53,7 @@ class PageStore:
         self._writer = writer
         self._save_path: StoragePath = "write_through" if writer == "prefill" else "offload"
         self._pages_per_call = max(1, _CALL_BYTES // pool.shape.slot_bytes)
+        self._helpers = Workers(_NUM_HELPERS, "l3-half")
 
     @property
     def is_attached(self) -> bool:
@@ -82,7 +88,7 @@ class PageStore:
         with self._timed("prefetch"):
             while len(writers) < len(keys) and None not in writers[-self._pages_per_call :]:
                 batch = slice(len(writers), len(writers) + self._pages_per_call)
-                loaded = self._load(keys[batch], slots[batch])
+                loaded = self._in_halves(self._load, keys[batch], slots[batch])
                 if not loaded:
                     self.counters.add_pages("prefetch", "no_slot", len(keys) - len(writers))
                     break
@@ -99,7 +105,7 @@ class PageStore:
         with self._timed(self._save_path):
             while len(stored) < len(keys):
                 batch = slice(len(stored), len(stored) + self._pages_per_call)
-                saved = self._save(keys[batch], slots[batch])
+                saved = self._in_halves(self._save, keys[batch], slots[batch])
                 if not saved:
                     self.counters.add_pages(self._save_path, "no_slot", len(keys) - len(stored))
                     break
@@ -120,7 +126,31 @@ class PageStore:
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Detach; False where calls still hang at the deadline."""
+        self._helpers.stop()
         return self._backend.close(timeout_s)
+
+    def _in_halves(
+        self,
+        work: Callable[[Sequence[bytes], Sequence[int]], list[Result]],
+        keys: Sequence[bytes],
+        slots: Sequence[int],
+    ) -> list[Result]:
+        """A large batch as two calls at once: one's checksums are computed while the other moves.
+
+        Not where there is staging, of which the first half might get less than it needs.
+        """
+        half = len(keys) // 2
+        if self._staging or not half or len(keys) * self._shape.slot_bytes < _TWO_CALLS_BYTES:
+            return work(keys, slots)
+        rest = self._helpers.submit(work, keys[half:], slots[half:])
+        first: list[Result] = []
+        try:
+            first = work(keys[:half], slots[:half])
+        finally:
+            has_begun = not rest.cancel()
+            if has_begun:
+                wait([rest])
+        return first + (rest.result() if has_begun else work(keys[half:], slots[half:]))
 
     def _load(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[Role | None]:
         """One entry for each of the first keys: those that there was staging for."""

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from memory_backend import MemoryBackend, Valve
+from memory_backend import MemoryBackend, Valve, eventually
 
 from kvloop.shared_cache import page_store
 from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
@@ -231,6 +231,48 @@ def test_pages_behind_a_hole_are_not_asked_for(
     assert found == ["prefill", "prefill", None, "prefill", None, None]
     assert counted(store)["prefetch", "miss"] == 1
     store.close()
+
+
+def test_a_large_batch_is_two_calls_at_once_and_its_answers_keep_their_order(
+    valve: Valve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_store, "_TWO_CALLS_BYTES", 4 * SHAPE.slot_bytes)
+    place = make_place("page_first_direct")
+    store = open_store(valve, place, "decode")
+    save(store, place.pool, KEYS[:3])
+    begun = valve.num_waiting
+    save(store, place.pool, [KEYS[0], KEYS[1], KEYS[3], KEYS[4], KEYS[5]])
+    assert valve.num_waiting == begun + 2
+    assert load(store, place.pool, [*KEYS[2:], bytes(32)]) == ["decode"] * 4 + [None]
+    store.close()
+
+
+def test_the_halves_of_a_batch_run_side_by_side(
+    valve: Valve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_store, "_TWO_CALLS_BYTES", SHAPE.slot_bytes)
+    place = make_place("page_first_direct")
+    store = open_store(valve, place, "prefill")
+    valve.is_open.clear()
+    begun = valve.num_waiting
+    caller = threading.Thread(target=save, args=(store, place.pool, KEYS[:2]))
+    caller.start()
+    try:
+        assert eventually(lambda: valve.num_waiting >= begun + 2)
+    finally:
+        valve.is_open.set()
+        caller.join()
+    store.close()
+
+
+def test_a_large_batch_after_close_ends_with_nothing(
+    valve: Valve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_store, "_TWO_CALLS_BYTES", SHAPE.slot_bytes)
+    place = make_place("page_first_direct")
+    store = open_store(valve, place, "prefill")
+    store.close()
+    assert load(store, place.pool, KEYS[:4]) == [None] * 4
 
 
 def test_long_runs_are_split_into_calls_of_a_fair_size(
