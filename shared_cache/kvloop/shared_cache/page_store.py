@@ -18,7 +18,7 @@ from kvloop.shared_cache.workers import Workers
 
 Result = TypeVar("Result")
 _CALL_BYTES = 64 << 20  # moved by one guarded call, so that its deadline is fair
-_TWO_CALLS_BYTES = 8 << 20  # from here on a batch is two calls at once
+_PART_BYTES = 8 << 20  # of a large batch: moved by one of two calls at once
 _NUM_HELPERS = 4
 _STAGING_WAIT_S = 1.0
 
@@ -53,7 +53,7 @@ class PageStore:
         self._writer = writer
         self._save_path: StoragePath = "write_through" if writer == "prefill" else "offload"
         self._pages_per_call = max(1, _CALL_BYTES // pool.shape.slot_bytes)
-        self._helpers = Workers(_NUM_HELPERS, "l3-half")
+        self._helpers = Workers(_NUM_HELPERS, "l3-part")
 
     @property
     def is_attached(self) -> bool:
@@ -88,7 +88,7 @@ class PageStore:
         with self._timed("prefetch"):
             while len(writers) < len(keys) and None not in writers[-self._pages_per_call :]:
                 batch = slice(len(writers), len(writers) + self._pages_per_call)
-                loaded = self._in_halves(self._load, keys[batch], slots[batch])
+                loaded = self._in_parts(self._load, keys[batch], slots[batch])
                 if not loaded:
                     self.counters.add_pages("prefetch", "no_slot", len(keys) - len(writers))
                     break
@@ -105,7 +105,7 @@ class PageStore:
         with self._timed(self._save_path):
             while len(stored) < len(keys):
                 batch = slice(len(stored), len(stored) + self._pages_per_call)
-                saved = self._in_halves(self._save, keys[batch], slots[batch])
+                saved = self._in_parts(self._save, keys[batch], slots[batch])
                 if not saved:
                     self.counters.add_pages(self._save_path, "no_slot", len(keys) - len(stored))
                     break
@@ -129,28 +129,38 @@ class PageStore:
         self._helpers.stop()
         return self._backend.close(timeout_s)
 
-    def _in_halves(
+    def _in_parts(
         self,
         work: Callable[[Sequence[bytes], Sequence[int]], list[Result]],
         keys: Sequence[bytes],
         slots: Sequence[int],
     ) -> list[Result]:
-        """A large batch as two calls at once: one's checksums are computed while the other moves.
+        """A large batch as calls of its parts, two at once: one's checksums are computed while
+        the other moves.
 
-        Not where there is staging, of which the first half might get less than it needs.
+        Not where there is staging, of which the first part might get less than it needs.
         """
-        half = len(keys) // 2
-        if self._staging or not half or len(keys) * self._shape.slot_bytes < _TWO_CALLS_BYTES:
+        size = max(1, _PART_BYTES // self._shape.slot_bytes)
+        if self._staging or len(keys) <= size:
             return work(keys, slots)
-        rest = self._helpers.submit(work, keys[half:], slots[half:])
-        first: list[Result] = []
+        parts = [slice(start, start + size) for start in range(0, len(keys), size)]
+        results: list[list[Result]] = [[] for _ in parts]
+        left = iter(range(len(parts)))  # taking from it is atomic
+
+        def take_parts() -> None:
+            for i in left:
+                results[i] = work(keys[parts[i]], slots[parts[i]])
+
+        helper = self._helpers.submit(take_parts)
         try:
-            first = work(keys[:half], slots[:half])
+            take_parts()
         finally:
-            has_begun = not rest.cancel()
+            has_begun = not helper.cancel()
             if has_begun:
-                wait([rest])
-        return first + (rest.result() if has_begun else work(keys[half:], slots[half:]))
+                wait([helper])
+        if has_begun:
+            helper.result()
+        return [result for part in results for result in part]
 
     def _load(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[Role | None]:
         """One entry for each of the first keys: those that there was staging for."""

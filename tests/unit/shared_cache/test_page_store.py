@@ -233,10 +233,10 @@ def test_pages_behind_a_hole_are_not_asked_for(
     store.close()
 
 
-def test_a_large_batch_is_two_calls_at_once_and_its_answers_keep_their_order(
+def test_a_large_batch_is_several_calls_and_its_answers_keep_their_order(
     valve: Valve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_store, "_TWO_CALLS_BYTES", 4 * SHAPE.slot_bytes)
+    monkeypatch.setattr(page_store, "_PART_BYTES", 3 * SHAPE.slot_bytes)
     place = make_place("page_first_direct")
     store = open_store(valve, place, "decode")
     save(store, place.pool, KEYS[:3])
@@ -247,10 +247,10 @@ def test_a_large_batch_is_two_calls_at_once_and_its_answers_keep_their_order(
     store.close()
 
 
-def test_the_halves_of_a_batch_run_side_by_side(
+def test_two_parts_of_a_batch_move_side_by_side(
     valve: Valve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_store, "_TWO_CALLS_BYTES", SHAPE.slot_bytes)
+    monkeypatch.setattr(page_store, "_PART_BYTES", SHAPE.slot_bytes)
     place = make_place("page_first_direct")
     store = open_store(valve, place, "prefill")
     valve.is_open.clear()
@@ -268,7 +268,7 @@ def test_the_halves_of_a_batch_run_side_by_side(
 def test_a_large_batch_after_close_ends_with_nothing(
     valve: Valve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_store, "_TWO_CALLS_BYTES", SHAPE.slot_bytes)
+    monkeypatch.setattr(page_store, "_PART_BYTES", SHAPE.slot_bytes)
     place = make_place("page_first_direct")
     store = open_store(valve, place, "prefill")
     store.close()
