@@ -93,7 +93,7 @@ class MooncakeStore:
         """SIGTERM; the exit code."""
         self.process.terminate()
         try:
-            return self.process.wait(20)
+            return self.process.wait(60)  # with an SSD it takes its time
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

@@ -18,7 +18,9 @@ from kvloop.shared_cache.workers import Workers
 
 Result = TypeVar("Result")
 _CALL_BYTES = 64 << 20  # moved by one guarded call, so that its deadline is fair
-_PART_BYTES = 8 << 20  # of a large batch: moved by one of two calls at once
+_PART_BYTES = 8 << 20  # of a large batch, and as many pages at least:
+_PART_PAGES = 8
+_NUM_LANES = 3  # parts moved at once
 _NUM_HELPERS = 4
 _STAGING_WAIT_S = 1.0
 
@@ -135,12 +137,12 @@ class PageStore:
         keys: Sequence[bytes],
         slots: Sequence[int],
     ) -> list[Result]:
-        """A large batch as calls of its parts, two at once: one's checksums are computed while
-        the other moves.
+        """A large batch as calls of its parts, some at once: one's checksums are computed while
+        others move.
 
         Not where there is staging, of which the first part might get less than it needs.
         """
-        size = max(1, _PART_BYTES // self._shape.slot_bytes)
+        size = max(_PART_PAGES, _PART_BYTES // self._shape.slot_bytes)
         if self._staging or len(keys) <= size:
             return work(keys, slots)
         parts = [slice(start, start + size) for start in range(0, len(keys), size)]
@@ -151,14 +153,13 @@ class PageStore:
             for i in left:
                 results[i] = work(keys[parts[i]], slots[parts[i]])
 
-        helper = self._helpers.submit(take_parts)
+        helpers = [self._helpers.submit(take_parts) for _ in range(_NUM_LANES - 1)]
         try:
             take_parts()
         finally:
-            has_begun = not helper.cancel()
-            if has_begun:
-                wait([helper])
-        if has_begun:
+            helpers = [helper for helper in helpers if not helper.cancel()]
+            wait(helpers)
+        for helper in helpers:
             helper.result()
         return [result for part in results for result in part]
 

@@ -66,7 +66,12 @@ def namespace() -> bytes:
 def started(tool: str, *flags: str, **options: Any) -> subprocess.Popen[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, "-m", "kvloop.cli", "cache", tool, *flags]
-    return subprocess.Popen(command, **(pipes | options))
+    return subprocess.Popen(command, preexec_fn=_heeds_ctrl_c, **(pipes | options))
+
+
+def _heeds_ctrl_c() -> None:
+    """Of what runs in a shell's background SIGINT is ignored, and so by its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(tool: str, *flags: str) -> tuple[int, str, str]:

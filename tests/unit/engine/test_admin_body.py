@@ -57,7 +57,7 @@ def test_a_backend_alone_may_go_to_a_decode_node() -> None:
         ({}, "nothing to change: give hicache_storage_backend"),
         ({"hicache_storage_backend": None}, "nothing to change"),
         ({"backend": "file"}, "unknown field 'backend'; known: hicache_storage_backend"),
-        ({"hicache_storage_backend": "tape"}, "hicache_storage_backend must be one of dynamic, fi"),
+        ({"hicache_storage_backend": "tape"}, "hicache_storage_backend must be one of aibrix, cha"),
         ({"hicache_storage_backend": 7}, "hicache_storage_backend must be one of"),
         ({"hicache_storage_backend": ["file"]}, "got an array"),
         ({"hicache_write_policy": "write_around"}, "hicache_write_policy must be one of write_thr"),

@@ -236,6 +236,7 @@ def test_pages_behind_a_hole_are_not_asked_for(
 def test_a_large_batch_is_several_calls_and_its_answers_keep_their_order(
     valve: Valve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(page_store, "_PART_PAGES", 1)
     monkeypatch.setattr(page_store, "_PART_BYTES", 3 * SHAPE.slot_bytes)
     place = make_place("page_first_direct")
     store = open_store(valve, place, "decode")
@@ -250,6 +251,7 @@ def test_a_large_batch_is_several_calls_and_its_answers_keep_their_order(
 def test_two_parts_of_a_batch_move_side_by_side(
     valve: Valve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(page_store, "_PART_PAGES", 1)
     monkeypatch.setattr(page_store, "_PART_BYTES", SHAPE.slot_bytes)
     place = make_place("page_first_direct")
     store = open_store(valve, place, "prefill")
@@ -268,6 +270,7 @@ def test_two_parts_of_a_batch_move_side_by_side(
 def test_a_large_batch_after_close_ends_with_nothing(
     valve: Valve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(page_store, "_PART_PAGES", 1)
     monkeypatch.setattr(page_store, "_PART_BYTES", SHAPE.slot_bytes)
     place = make_place("page_first_direct")
     store = open_store(valve, place, "prefill")
