@@ -212,7 +212,7 @@ def test_a_copy_that_was_interrupted_goes_on(namespace: bytes, tmp_path: Path) -
     source, target = tmp_path / "a", tmp_path / "b"
     fill("file", {"root": str(source)}, namespace, 3000)
     with started("copy", f"file:{source}", f"file:{target}", "--json") as process:
-        wait_for("the first batches", lambda: sum(1 for _ in published(target)) > 20)
+        wait_for("the first batches", lambda: sum(1 for _ in published(target)) > 400)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=30)
     [first] = json.loads(out)["namespaces"]
