@@ -36,7 +36,7 @@ def test_tiny_models_in_fp32_answer_as_transformers_does(
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [16, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_real_model_in_fp32_answers_as_transformers_does(
     every: int, prompts: list[list[int]], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ def files(root: Path) -> dict[str, Any]:
     return {"backend": "file", "config": {"root": str(root)}}
 
 
+@pytest.mark.slow  # the same code as over Mooncake
 class TestFilesOverFiles(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:
@@ -37,6 +38,7 @@ class TestFilesOverMooncake(BackendConformance):
         return BackendSpec(name=spec.name, extra_config=spec.extra_config, can_retake_at_once=False)
 
 
+@pytest.mark.slow
 class TestChainInAChain(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:

@@ -27,6 +27,7 @@ class TestHf3fsPosixDirectory(BackendConformance):
         return BackendSpec(name="hf3fs", extra_config=config, can_list=True)
 
 
+@pytest.mark.slow  # the same code as on the mount
 class TestHf3fsUsrbioDirectory(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:

@@ -18,6 +18,7 @@ def zones_config(root: Path, central: dict[str, Any]) -> dict[str, Any]:
     return {"zone": "edge-a", "local": local, "central": central}
 
 
+@pytest.mark.slow  # the same code as with Mooncake
 class TestFilesAndFiles(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:
