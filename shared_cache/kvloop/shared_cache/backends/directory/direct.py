@@ -8,12 +8,33 @@ import mmap
 import os
 import secrets
 from collections.abc import Iterator
+from typing import Literal
 
 from kvloop.shared_cache.backends.directory.faults import NO_ANONYMOUS_FILES, NO_ROOM
-from kvloop.shared_cache.backends.directory.root import OpenRoot
+from kvloop.shared_cache.backends.directory.root import OpenRoot, StoreRoot
 from kvloop.shared_cache.page_object import ALIGNMENT
+from kvloop.shared_cache.storage_errors import StorageUnavailable
+
+Direct = Literal["auto", "on", "off"]
 
 _CANNOT_TELL = NO_ROOM | {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def is_direct(direct: Direct, root: StoreRoot, name: str) -> bool:
+    """Whether a backend of this name opens its files with O_DIRECT; OSError where the root fails.
+
+    Raises StorageUnavailable where that is asked for and the file system cannot.
+    """
+    if direct == "off":
+        return False
+    with root.open() as opened:
+        is_able = can_do_direct(opened)
+    if direct == "on" and is_able is False:
+        raise StorageUnavailable(
+            f"storage backend {name!r}: direct is 'on', but the file system of {root.path} does "
+            "not take O_DIRECT; set it to 'auto' or 'off'"
+        )
+    return direct == "on" or bool(is_able)
 
 
 def can_do_direct(root: OpenRoot) -> bool | None:

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from kvloop.shared_cache.backends.directory.direct import can_do_direct
+from kvloop.shared_cache.backends.directory.direct import is_direct
 from kvloop.shared_cache.backends.directory.file_system import file_system_type, is_local
-from kvloop.shared_cache.backends.directory.root import StoreRoot
 from kvloop.shared_cache.backends.directory.store import (
     DirectorySettings,
     DirectoryStore,
@@ -18,7 +17,6 @@ from kvloop.shared_cache.backends.directory.store import (
 from kvloop.shared_cache.backends.directory.thread_io import ThreadIO
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.safe_path import checked_root
-from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 _NAME = "file"
 _FILES_AT_ONCE = 64
@@ -66,23 +64,11 @@ class FileBackend(DirectoryStore):
             num_spares=_NUM_SPARES if file_system in _FOR_SPARES else 0,
             num_threads=1 if is_local(file_system) else config.num_threads,
         )
-        is_direct = _is_direct(config, open_root(settings, _NAME))
-        io = ThreadIO(pool, num_threads=config.num_threads, is_direct=is_direct)
+        with store_faults(_NAME):
+            direct = is_direct(config.direct, open_root(settings, _NAME), _NAME)
+        io = ThreadIO(pool, num_threads=config.num_threads, is_direct=direct)
         super().__init__(settings, pool, namespace, io, name=_NAME)
 
 
 def _rounds_at_once(object_bytes: int) -> int:
     return min(max(_FILES_AT_ONCE * object_bytes // _ROUND_BYTES, 1), _MAX_ROUNDS_AT_ONCE)
-
-
-def _is_direct(config: FileConfig, root: StoreRoot) -> bool:
-    if config.direct == "off":
-        return False
-    with store_faults(_NAME), root.open() as opened:
-        is_able = can_do_direct(opened)
-    if config.direct == "on" and is_able is False:
-        raise StorageUnavailable(
-            f"storage backend {_NAME!r}: direct is 'on', but the file system of {config.root} does "
-            "not take O_DIRECT; set it to 'auto' or 'off'"
-        )
-    return config.direct == "on" or bool(is_able)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from kvloop.shared_cache.backends.mooncake.master import MooncakeMaster
 from kvloop.shared_cache.backends.mooncake.master_options import quotas_yaml
@@ -19,12 +17,12 @@ from kvloop.shared_cache.backends.mooncake.segment import Segment
 from kvloop.shared_cache.backends.mooncake.store_config import StoreConfig
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.memory_limit import available_memory
+from kvloop.shared_cache.stop_signals import stop_signals
 from kvloop.shared_cache.storage_errors import StorageError
 
 __all__ = ["StoreConfig", "run_store"]
 
 _WATCH_PERIOD_S = 0.5
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 Report = Callable[[str], None]
 
 
@@ -37,7 +35,7 @@ def run_store(config: StoreConfig, report: Report = print) -> None:
     seconds. Stopped while it has none, the process ends here, with exit code 0.
     """
     _require_memory(config.segment_bytes)
-    with _stop_signals() as stop, _master(config) as master:
+    with stop_signals() as stop, _master(config) as master:
         if master is not None:
             master.start()
         segment = Segment(config) if config.segment_bytes else None
@@ -110,21 +108,6 @@ def _restart(master: MooncakeMaster, report: Report) -> bool:
         return False
     report(f"the master runs again at {master.address}")
     return True
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    previous = {number: signal.signal(number, on_signal) for number in _STOP_SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _require_memory(num_bytes: int) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import FrameType
 
 import msgspec
 import zmq
@@ -24,11 +22,11 @@ from kvloop.shared_cache.backends.nixl.object_table import ObjectTable
 from kvloop.shared_cache.backends.nixl.record_table import RecordTable
 from kvloop.shared_cache.backends.nixl.segment import Segment
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.stop_signals import stop_signals
 
 _MIN_BYTES = 1 << 20
 _POLL_MS = 200
 _MAX_MESSAGE_BYTES = 64 << 20
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +64,7 @@ def run_memory_server(config: MemoryServerConfig, report: Callable[[str], None] 
     `report` gets one line when the server is ready. Raises ConfigError or StorageError where it
     cannot start.
     """
-    with _stop_signals() as stop, _listening(config) as socket:
+    with stop_signals() as stop, _listening(config) as socket:
         segment = Segment(config.segment_bytes, config.plugin_params)
         try:
             welcome = m.Welcome(
@@ -121,18 +119,3 @@ def _listening(config: MemoryServerConfig) -> Iterator[zmq.Socket[bytes]]:
     finally:
         socket.close(0)
         context.term()
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    previous = {number: signal.signal(number, on_signal) for number in _STOP_SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
