@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from kvloop.benchmark.storage.arm import Arm
-from kvloop.shared_cache.backends.mooncake.library import load_mooncake
+from kvloop.shared_cache.backend_config import parse_backend_config
+from kvloop.shared_cache.backends.mooncake.config import MooncakeConfig
+from kvloop.shared_cache.backends.mooncake.connection import connect
 from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 
 class RawMooncakeArm(Arm):
-    """A client of its own; batches of keys as hex, addresses and sizes."""
+    """A client of its own, set up as the backend's: the same master, protocol and copies."""
 
     name = "Mooncake's client"
 
@@ -20,25 +23,15 @@ class RawMooncakeArm(Arm):
         """Raise StorageUnavailable where the master is not there."""
         self._pool = pool
         self._sizes = [pool.shape.object_bytes]
-        self._store = load_mooncake("store").MooncakeDistributedStore()
-        status = self._store.setup(
-            config.get("local_hostname", "127.0.0.1"),
-            config.get("metadata_server", "P2PHANDSHAKE"),
-            0,
-            16 << 20,
-            config.get("protocol", "tcp"),
-            config.get("device_name", ""),
-            config["master_server_address"],
-        ) or self._store.register_buffer(pool.base_address, pool.num_bytes)
-        if status:
-            raise StorageUnavailable(f"Mooncake's client cannot be set up: {status}")
+        fields = parse_backend_config("mooncake", config, MooncakeConfig)
+        connection = connect(msgspec.structs.replace(fields, global_segment_size=0), pool)
+        self._store, self._placement = connection.store, connection.placement
 
     def write(self, keys: Sequence[bytes], slots: Sequence[int]) -> int:
         names, places = [key.hex() for key in keys], [self._pool.address(slot) for slot in slots]
-        return sum(
-            code == 0
-            for code in self._store.batch_put_from(names, places, self._sizes * len(names))
-        )
+        sizes = self._sizes * len(names)
+        codes = self._store.batch_put_from(names, places, sizes, self._placement)
+        return sum(code == 0 for code in codes)
 
     def read(self, keys: Sequence[bytes], slots: Sequence[int]) -> int:
         names, places = [key.hex() for key in keys], [self._pool.address(slot) for slot in slots]
