@@ -94,6 +94,11 @@ def _add_storage(group: argparse._ArgumentGroup) -> None:
         help="module that a dynamic backend may be loaded from; repeat it for several",
     )
     flag("--release-tag", metavar="TAG", help="pages are shared only between equal tags")
+    flag(
+        "--tail-objects",
+        action=argparse.BooleanOptionalAction,
+        help="decode stores the last partial page of a finished turn, prefill looks for it",
+    )
 
 
 def _add_prefetch(group: argparse._ArgumentGroup) -> None:

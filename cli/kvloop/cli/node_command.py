@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kvloop.cli import cache_flags, flag_types
+from kvloop.cli import cache_flags, flag_types, offload_flags
 from kvloop.cli.help_format import Subparsers, add_command
 
 if TYPE_CHECKING:
@@ -134,6 +134,18 @@ def _add_cluster_flags(group: argparse._ArgumentGroup) -> None:
     flag("--generation", metavar="NAME", help="only nodes of equal generation are paired")
     flag("--zone", metavar="NAME", help="the router prefers nodes of one zone")
     flag("--node-secret-file", metavar="FILE", help="secret that nodes and router share")
+    flag(
+        "--drain-timeout-s",
+        type=flag_types.positive_float,
+        metavar="S",
+        help="how long SIGTERM waits until full pages are stored",
+    )
+    flag(
+        "--kv-events-config",
+        type=flag_types.json_object,
+        metavar="JSON|@FILE",
+        help='where page events are published, such as {"endpoint": "tcp://*:5557", "topic": "kv"}',
+    )
 
 
 def _add_decode_flags(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +154,7 @@ def _add_decode_flags(parser: argparse.ArgumentParser) -> None:
         "--hand-off-stall-s", type=seconds, metavar="S", help="silence that ends a prefill attempt"
     )
     flag("--reserve-timeout-s", type=seconds, metavar="S", help="wait for pages before a 429")
+    offload_flags.add_to(parser)
 
 
 def node_config(args: argparse.Namespace, role: Role) -> NodeConfig:

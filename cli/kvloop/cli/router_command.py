@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import get_args
 
 from kvloop.cli import flag_types
 from kvloop.cli.help_format import Subparsers, add_command
 from kvloop.cli.node_command import ADMIN_KEY_VARIABLE
+from kvloop.shared_cache.hicache_names import BackendName
 
 _DESCRIPTION = """\
 Starts the router: OpenAI's /v1/chat/completions, /v1/completions and /v1/models, and SGLang's
@@ -34,6 +36,8 @@ def add_to(commands: Subparsers) -> None:
     _add_server_flags(parser.add_argument_group("server"))
     _add_node_flags(parser.add_argument_group("nodes"))
     _add_access_flags(parser.add_argument_group("access"))
+    _add_cache_flags(parser.add_argument_group("shared cache"))
+    _add_canary_flags(parser.add_argument_group("canary"))
 
 
 def _add_server_flags(group: argparse._ArgumentGroup) -> None:
@@ -83,6 +87,53 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
     flag("--admin-api-key", metavar="KEY", help="opens the admin API, refused while there is none")
 
 
+def _add_cache_flags(group: argparse._ArgumentGroup) -> None:
+    flag = group.add_argument
+    flag(
+        "--hicache-storage-backend",
+        choices=get_args(BackendName),
+        help="as on the nodes: any router then finds earlier answers' ids; unset: only its own",
+    )
+    flag(
+        "--hicache-storage-backend-extra-config",
+        type=flag_types.json_object,
+        default={},
+        metavar="JSON|@FILE",
+        help="settings of that backend, as on the nodes",
+    )
+    flag(
+        "--hicache-dynamic-modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module that a dynamic backend may be loaded from; repeat it for several",
+    )
+    flag(
+        "--kv-events",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let the index of cached prefixes follow the nodes' KV events",
+    )
+
+
+def _add_canary_flags(group: argparse._ArgumentGroup) -> None:
+    flag = group.add_argument
+    flag(
+        "--canary-interval-s",
+        type=flag_types.not_negative_float,
+        default=0.0,
+        metavar="S",
+        help="check the whole loop with a two-turn chat so often; 0: only on POST /canary",
+    )
+    flag(
+        "--canary-timeout-s",
+        type=flag_types.positive_float,
+        default=60.0,
+        metavar="S",
+        help="longest time of one check",
+    )
+
+
 def _run(args: argparse.Namespace) -> int:
     from kvloop.router.app import run_router
     from kvloop.router.config import RouterConfig
@@ -100,6 +151,12 @@ def _run(args: argparse.Namespace) -> int:
             node_secret_file=args.node_secret_file,
             max_queued=args.max_queued,
             request_timeout_s=args.request_timeout_s,
+            hicache_storage_backend=args.hicache_storage_backend,
+            hicache_storage_backend_extra_config=args.hicache_storage_backend_extra_config,
+            hicache_dynamic_modules=tuple(args.hicache_dynamic_modules),
+            kv_events=args.kv_events,
+            canary_interval_s=args.canary_interval_s,
+            canary_timeout_s=args.canary_timeout_s,
         )
     )
     return 0

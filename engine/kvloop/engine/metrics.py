@@ -35,6 +35,21 @@ class NodeMetrics:
         self.chain_holes = self._counter(
             "kvloop_chain_holes", "Pages missing from a chain", "reason", "repaired"
         )
+        self.offload_dropped = self._counter(
+            "kvloop_offload_dropped_pages", "Pages given up because staging was full", "policy"
+        )
+        self.offload_skipped = self._counter(
+            "kvloop_offload_skipped_pages", "Full pages not worth storing, by why", "reason"
+        )
+        self.offload_skipped_bytes = self._counter(
+            "kvloop_offload_skipped_bytes", "Their bytes", "reason"
+        )
+        self.offload_retries = Counter(
+            "kvloop_offload_retries", "Pages offered to L3 again", registry=self.registry
+        )
+        self.tail_tokens = self._counter(
+            "kvloop_tail_tokens", "Tokens of partial last pages, by what became of them", "result"
+        )
         self.faults = self._counter("kvloop_faults", "Faults seen and survived", "kind")
         self.fallbacks = self._counter("kvloop_fallbacks", "Paths left for another", "kind")
         self.offload_backlog = Gauge(

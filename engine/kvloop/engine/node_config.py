@@ -9,9 +9,11 @@ import msgspec
 
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.hicache_names import (
+    BackPressure,
     Codec,
     EvictionPolicy,
     HostLayout,
+    OffloadPolicy,
     PrefetchPolicy,
     WritePolicy,
 )
@@ -22,6 +24,7 @@ _NOT_NEGATIVE = (
     "hicache_prefetch_threshold",
     "hicache_prefetch_timeout_base",
     "hicache_prefetch_timeout_per_ki_token",
+    "offload_retries",
 )
 _POSITIVE = (
     "page_size",
@@ -36,6 +39,9 @@ _POSITIVE = (
     "hicache_prefetch_share",
     "hand_off_stall_s",
     "reserve_timeout_s",
+    "offload_staging_pages",
+    "offload_deadline_s",
+    "drain_timeout_s",
 )
 
 
@@ -105,6 +111,22 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Decode: silence after which a prefill attempt is given up."""
     reserve_timeout_s: float = 60.0
     """Decode: a request that got no pages for so long is answered 429."""
+    offload_policy: OffloadPolicy = "answer"
+    """Decode: which of its full pages deserve storing."""
+    offload_staging_pages: int | None = None
+    """Decode: host pages on their way to L3 at once; unset: all of its host pool."""
+    offload_back_pressure: BackPressure = "delay"
+    """Decode: what happens to a full page while all staging is in use."""
+    offload_retries: int = 4
+    """Decode: further attempts at a page that L3 did not take, with growing pauses."""
+    offload_deadline_s: float = 10.0
+    """Decode: so long after a request's end what is not stored of it is given up."""
+    tail_objects: bool = False
+    """Decode stores the last partial page of a finished turn, prefill looks for it."""
+    drain_timeout_s: float = 20.0
+    """How long SIGTERM waits for full pages to be stored."""
+    kv_events_config: dict[str, Any] = {}
+    """How page-stored and page-removed events are published; vLLM's field names."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from kvloop.shared_cache.errors import ConfigError
@@ -48,6 +50,16 @@ class RouterConfig:
     """Token ids of past chats that the router remembers, 4 bytes each."""
     zone: str = ""
     """The router's own zone: decode nodes in it are preferred."""
+    hicache_storage_backend: str | None = None
+    """The shared cache, for the records by which any router finds an answer's ids; None: none."""
+    hicache_storage_backend_extra_config: Mapping[str, Any] = field(default_factory=dict)
+    hicache_dynamic_modules: tuple[str, ...] = ()
+    kv_events: bool = True
+    """Whether the index follows the nodes' KV events, besides what was routed."""
+    canary_interval_s: float = 0.0
+    """Seconds between two canaries of the router's own accord; 0: on demand only."""
+    canary_timeout_s: float = 60.0
+    """For one canary, both turns and its checks."""
 
     def __post_init__(self) -> None:
         for flag, urls in (("--prefill", self.prefill), ("--decode", self.decode)):
@@ -58,6 +70,10 @@ class RouterConfig:
         for flag, number in self._positive():
             if number <= 0:
                 raise ConfigError(f"{flag} must be positive, got {number}")
+        if self.canary_interval_s < 0:
+            raise ConfigError(
+                f"--canary-interval-s must not be below 0, got {self.canary_interval_s}"
+            )
         for flag, path in (
             ("--api-keys", self.api_keys),
             ("--node-secret-file", self.node_secret_file),
@@ -81,6 +97,7 @@ class RouterConfig:
             ("poll_interval_s", self.poll_interval_s),
             ("index_pages", self.index_pages),
             ("history_tokens", self.history_tokens),
+            ("--canary-timeout-s", self.canary_timeout_s),
         )
 
 

@@ -118,4 +118,6 @@ def _request(
         priority=job.priority,
         prefills=prefills,
         timeout_s=max(0.0, job.deadline - asyncio.get_running_loop().time()),
+        strip=job.strip,
+        returns=job.returns,
     )

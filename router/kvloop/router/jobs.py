@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvloop.shared_cache.wire import CacheMode, Sampling
+from kvloop.shared_cache.wire import CacheMode, Sampling, StripRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +29,7 @@ class Job:
     """Show the stop string that ended the answer, instead of cutting it off."""
     arrived: float
     deadline: float
+    strip: StripRule | None = None
+    """What the template leaves out of this answer in the next turn's prompt."""
+    returns: bool | None = None
+    """Whether a next turn of this session is expected; None: unknown."""

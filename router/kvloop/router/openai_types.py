@@ -26,9 +26,13 @@ class StreamOptions(Body):
 
 
 class CacheOptions(Body):
-    """kvloop's own switch."""
+    """kvloop's own switches."""
 
     cache: CacheMode = "on"
+    history: Literal["on", "off"] = "on"
+    """off: an earlier answer's text is tokenized anew, as every other router does."""
+    session: Literal["returns", "ends"] | None = None
+    """What the client knows of its next turn; None: the router judges by what it has seen."""
 
 
 class ServedFields(Body):

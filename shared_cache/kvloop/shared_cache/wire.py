@@ -82,6 +82,8 @@ class NodeRecord(Struct, frozen=True, kw_only=True):
     """Tokens, prompt and answer together."""
     ready: bool = False
     load: NodeLoad = NodeLoad()
+    events: str = ""
+    """Where the node publishes its KV events, such as tcp://10.0.0.2:5557; empty: nowhere."""
 
 
 class PrefillCandidate(Struct, frozen=True, kw_only=True):
@@ -89,6 +91,18 @@ class PrefillCandidate(Struct, frozen=True, kw_only=True):
 
     url: str
     incarnation: str = ""
+
+
+class StripRule(Struct, frozen=True, kw_only=True):
+    """What the chat template leaves out of an answer once it is history: its thinking.
+
+    The next turn's prompt repeats prompt and answer up to where the stripped block opens.
+    """
+
+    opens: tuple[int, ...] = ()
+    """Token ids that open the block in an answer; empty: an answer cannot open one."""
+    kept_prompt: int | None = None
+    """Prompt tokens that the next turn repeats, where the prompt itself has opened the block."""
 
 
 class GenerateRequest(Struct, frozen=True, kw_only=True):
@@ -108,6 +122,10 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     """Pages of a higher one stay longer, where the eviction policy is `priority`."""
     prefills: tuple[PrefillCandidate, ...] = ()
     timeout_s: float = 600.0
+    strip: StripRule | None = None
+    """None: the next turn repeats all of prompt and answer."""
+    returns: bool | None = None
+    """Whether the router expects a next turn of this session; None: it does not know."""
 
 
 class PromptSources(Struct, frozen=True, kw_only=True):
