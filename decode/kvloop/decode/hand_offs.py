@@ -152,7 +152,7 @@ class HandOffs:
         if self._pages.replace_offered(owner, len(hand_off.pages)):
             self.start(owner)
         else:
-            self._pages.drop(owner)
+            self._pages.release(owner)
             self._outcome.requeue(owner)
 
     def _count(self, trace: HandOffTrace) -> None:

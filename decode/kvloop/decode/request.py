@@ -39,7 +39,11 @@ class OwnedRequest:
     stage: Stage = Stage.WAITING
     pages: list[int] = field(default_factory=list)
     num_matched: int = 0
-    """Leading pages that the tree holds and that are locked for this request."""
+    """Leading pages that the tree held when they were reserved: prefill is not asked for them."""
+    num_locked: int = 0
+    """Leading pages whose keys are locked in the tree for this request."""
+    duplicates: list[int] = field(default_factory=list)
+    """Those of these pages that are not the tree's own, which had others for the same keys."""
     output: list[int] = field(default_factory=list)
     num_done: int = 0
     """Prompt tokens with KV here, while the prompt is computed locally."""
@@ -99,8 +103,9 @@ class OwnedRequest:
         full = self.num_kv // self.page_size
         if full <= len(self.keys):
             return
-        start = len(self.keys) * self.page_size
-        tokens = (self.request.prompt + self.output)[start : full * self.page_size]
+        start, end = len(self.keys) * self.page_size, full * self.page_size
+        tokens = self.request.prompt[start:end]
+        tokens += self.output[max(start - self.num_prompt, 0) : max(end - self.num_prompt, 0)]
         parent = self.keys[-1] if self.keys else self.seed
         self.keys += page_keys(tokens, self.page_size, parent=parent)
 

@@ -1,4 +1,4 @@
-"""The device pages of the requests that this node owns: reserved whole, cached at the end."""
+"""The device pages of the requests that this node owns: reserved whole, shared once they are full."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ from kvloop.shared_cache.hicache_names import EvictionPolicy
 
 
 class RequestPages:
-    """Moves pages between the pool, a request and the prefix tree."""
+    """Moves pages between the pool, a request and the prefix tree.
+
+    A request's pages by their index in its sequence: `num_matched` that the tree had when they were
+    reserved, then its own. `publish` gives the full ones to the tree, where other requests find
+    them; they stay locked for this one, which may read `pages` until `release`.
+    """
 
     def __init__(self, num_pages: int, policy: EvictionPolicy = "lru") -> None:
         self.cache = DeviceCache(num_pages, policy)
 
     def reserve(self, owner: OwnedRequest) -> bool:
         """All pages that the request can need, or none: a running request is never preempted."""
-        priority = owner.request.priority
-        matched = self.cache.match(owner.reusable_keys, priority) if owner.reads_device else []
-        self.cache.lock(owner.keys[: len(matched)])
+        assert not owner.pages and not owner.num_locked
+        keys, priority = owner.reusable_keys, owner.request.priority
+        matched = self.cache.find(keys) if owner.reads_device else []
+        held = keys[: len(matched)]
+        self.cache.lock(held)
         fresh = self.cache.reserve(owner.num_pages - len(matched), matched[-1] if matched else None)
         if fresh is None:
-            self.cache.unlock(owner.keys[: len(matched)])
+            self.cache.unlock(held)
             return False
-        owner.num_matched = len(matched)
+        self.cache.use(held, priority)
+        owner.num_matched = owner.num_locked = len(matched)
         owner.pages = matched + fresh
         return True
 
     def take_offered(self, owner: OwnedRequest, offered: list[int]) -> None:
         """The pages offered to a sender leave the request, for the quarantine."""
         start = owner.num_matched
+        assert start == owner.num_locked, "pages are offered before they are shared"
         assert owner.pages[start : start + len(offered)] == offered
         del owner.pages[start : start + len(offered)]
 
@@ -40,21 +49,35 @@ class RequestPages:
         owner.pages[owner.num_matched : owner.num_matched] = fresh
         return True
 
-    def release(self, owner: OwnedRequest) -> None:
-        """Cache the full pages of a request that got its KV; free the rest."""
-        if not owner.output or owner.request.cache == "off":
-            self.drop(owner)
-            return
-        full = min(len(owner.keys), owner.num_kv // owner.page_size)
-        priority = owner.request.priority
-        duplicates = self.cache.insert(owner.keys[:full], owner.pages[:full], priority)
-        mine = set(owner.pages[owner.num_matched :])
-        self.cache.unlock(owner.keys[: owner.num_matched])
-        self.cache.free([page for page in duplicates if page in mine] + owner.pages[full:])
-        owner.pages = []
+    def publish(self, owner: OwnedRequest) -> None:
+        """Share all pages that are full of KV; may be called again when there are more.
 
-    def drop(self, owner: OwnedRequest) -> None:
-        """Free all that a request holds."""
-        self.cache.unlock(owner.keys[: owner.num_matched])
-        self.cache.free(owner.pages[owner.num_matched :])
-        owner.pages, owner.num_matched = [], 0
+        Of a page that the tree has already the request keeps its own copy until `release`: it may
+        be read by a move that is under way.
+        """
+        if owner.request.cache == "off":
+            return
+        owner.grow_keys()
+        full = owner.keys[: owner.num_kv // owner.page_size]
+        pages = owner.pages[: len(full)]
+        owner.duplicates = self.cache.insert(full, pages, owner.request.priority)
+        self.cache.lock(full)
+        self.cache.unlock(owner.keys[: owner.num_locked])
+        owner.num_locked = len(full)
+
+    def finish(self, owner: OwnedRequest) -> None:
+        """The request, whose KV was here, has ended: share what is full, free what was not used.
+
+        Its pages with KV, the partial last one too, stay its own until `release`.
+        """
+        self.publish(owner)
+        num_used = -(-owner.num_kv // owner.page_size)
+        self.cache.free(owner.pages[num_used:])
+        del owner.pages[num_used:]
+
+    def release(self, owner: OwnedRequest) -> None:
+        """Nobody reads the request's pages any more: what it shared stays cached, the rest goes."""
+        self.cache.unlock(owner.keys[: owner.num_locked])
+        self.cache.free(owner.duplicates + owner.pages[owner.num_locked :])
+        owner.pages, owner.duplicates = [], []
+        owner.num_matched = owner.num_locked = 0

@@ -274,6 +274,7 @@ class DecodeScheduler:
         )
         self._answer(owner.request_id, started)
         owner.stage, owner.handed_off_at = Stage.RUNNING, time.monotonic()
+        self._pages.publish(owner)
         self._offload.start(owner)
 
     def _append(self, owner: OwnedRequest, token: int, logprob: TokenLogprob | None) -> None:
@@ -306,6 +307,7 @@ class DecodeScheduler:
         was_running = owner.stage is Stage.RUNNING
         owner.stage = Stage.ENDED
         if was_running:
+            self._pages.finish(owner)
             self._offload.page_filled(owner)
             self._offload.close(owner)
             if self._offload.holds(owner):

@@ -45,9 +45,13 @@ class DeviceCache:
         """Give pages back that no tree holds."""
         self._allocator.free(pages)
 
-    def match(self, keys: Sequence[bytes], priority: int = 0) -> list[int]:
-        """Pages of the longest cached run of `keys`; not locked."""
-        return self._tree.match(keys, priority).device
+    def find(self, keys: Sequence[bytes]) -> list[int]:
+        """Pages of the longest cached run of `keys`; not locked, and no use is noted."""
+        return self._tree.find(keys).device
+
+    def use(self, keys: Sequence[bytes], priority: int = 0) -> None:
+        """Note a use of a cached run, for the eviction policy."""
+        self._tree.match(keys, priority)
 
     def lock(self, keys: Sequence[bytes]) -> None:
         """Keep a cached run from eviction until `unlock` of the same keys."""
