@@ -101,6 +101,8 @@ class StripRule(Struct, frozen=True, kw_only=True):
 
     opens: tuple[int, ...] = ()
     """Token ids that open the block in an answer; empty: an answer cannot open one."""
+    closes: tuple[int, ...] = ()
+    """Ids that close it: an answer cut off before them is repeated whole. Empty: it is not."""
     kept_prompt: int | None = None
     """Prompt tokens that the next turn repeats, where the prompt itself has opened the block."""
 
