@@ -31,6 +31,14 @@ class HandOffTrace(msgspec.Struct, frozen=True, kw_only=True):
     done_at: float
 
 
+class HandOffFailure(msgspec.Struct, frozen=True):
+    """An attempt that was given up, for /server_info."""
+
+    request_id: str
+    prefill_node: str
+    reason: str
+
+
 @dataclass(slots=True, kw_only=True)
 class HandOff:
     """State of an attempt; `pages` are what was offered to the sender."""

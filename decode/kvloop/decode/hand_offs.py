@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from kvloop.decode.hand_off import HandOff, HandOffTrace
+from kvloop.decode.hand_off import HandOff, HandOffFailure, HandOffTrace
 from kvloop.decode.quarantine import Quarantine
 from kvloop.decode.request import OwnedRequest, Stage
 from kvloop.decode.request_pages import RequestPages
@@ -57,6 +57,7 @@ class HandOffs:
         self._metrics = parts.metrics
         self.quarantine = Quarantine()
         self.traces: deque[HandOffTrace] = deque(maxlen=_TRACES)
+        self.failures: deque[HandOffFailure] = deque(maxlen=_TRACES)
 
     def start(self, owner: OwnedRequest) -> None:
         """Ask the next prefill node; with none left the prompt is to be computed here."""
@@ -139,6 +140,8 @@ class HandOffs:
         self._metrics.fallbacks.labels("prefill_refused").inc()
         url = hand_off.candidate.url
         log.warning("request %s: %s refused: %s", owner.request_id, url, refusal)
+        reason = f"refused: {refusal.message}"
+        self.failures.append(HandOffFailure(owner.request_id, url, reason))
         owner.hand_off = None
         owner.num_failed += 1
         self.start(owner)
@@ -147,6 +150,7 @@ class HandOffs:
         """Fresh pages and a new attempt; the old pages stay in quarantine."""
         url = hand_off.candidate.url
         log.warning("request %s: hand-off from %s failed: %s", owner.request_id, url, reason)
+        self.failures.append(HandOffFailure(owner.request_id, url, reason))
         owner.num_failed += 1
         self.give_up(owner)
         if self._pages.replace_offered(owner, len(hand_off.pages)):

@@ -20,12 +20,14 @@ from kvloop.engine.messages import (
     Abort,
     Answer,
     AttemptQuiet,
+    CheckPages,
     HandOffBroken,
     HandOffEvent,
     Submit,
     ToEngine,
     ToFront,
 )
+from kvloop.engine.page_check_device import check_device
 from kvloop.engine.parts import NodeParts
 from kvloop.engine.sampling import Sampled, sample
 from kvloop.engine.transfer import Transfer
@@ -81,6 +83,8 @@ class DecodeScheduler:
             self._hand_offs.event(self._active.get(message.request_id), message)
         elif isinstance(message, HandOffBroken):
             self._hand_offs.broken(self._active.get(message.request_id), message)
+        elif isinstance(message, CheckPages):
+            self._send(check_device(self._parts, self._pages.cache, message))
         else:
             assert isinstance(message, AttemptQuiet), message
             self._hand_offs.quiet(message.attempt)
@@ -110,7 +114,11 @@ class DecodeScheduler:
     def describe(self) -> dict[str, object]:
         """What /server_info adds."""
         cached = self._pages.cache.num_cached
-        return {"cached_pages": cached, "hand_offs": list(self._hand_offs.traces)}
+        return {
+            "cached_pages": cached,
+            "hand_offs": list(self._hand_offs.traces),
+            "hand_off_failures": list(self._hand_offs.failures),
+        }
 
     def load(self) -> NodeLoad:
         """A snapshot for the router."""

@@ -24,6 +24,7 @@ from kvloop.engine.messages import (
     Call,
     Cancel,
     CancelDone,
+    CheckPages,
     Died,
     EngineStart,
     Hello,
@@ -90,8 +91,10 @@ class EngineClient:
         assert isinstance(reply, Reply)
         return reply.body
 
-    async def act(self, make: Callable[[int], StorageAction], timeout_s: float) -> Reply:
-        """Have an action on L3 done; raises KVLoopError when no answer comes in time."""
+    async def act(
+        self, make: Callable[[int], StorageAction | CheckPages], timeout_s: float
+    ) -> Reply:
+        """Have an action on L3 done, or pages looked at; raises KVLoopError after `timeout_s`."""
         reply = await self._ask(make, timeout_s)
         assert isinstance(reply, Reply)
         return reply
@@ -103,7 +106,7 @@ class EngineClient:
         return reply.quiet
 
     async def _ask(
-        self, make: Callable[[int], Call | Cancel | StorageAction], timeout_s: float
+        self, make: Callable[[int], Call | Cancel | StorageAction | CheckPages], timeout_s: float
     ) -> CancelDone | Reply:
         call = next(self._ids)
         future = self._calls[call] = asyncio.get_running_loop().create_future()

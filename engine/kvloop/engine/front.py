@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request, Response
 from kvloop.engine.engine_client import EngineClient
 from kvloop.engine.messages import Hello, ToFront
 from kvloop.engine.node_config import NodeConfig
+from kvloop.engine.page_check_route import PageCheckRoute
 from kvloop.engine.replies import error_response, json_response, raw_json
 from kvloop.engine.storage_routes import StorageRoutes
 from kvloop.shared_cache.errors import ConfigError, KVLoopError
@@ -171,6 +172,7 @@ class NodeFront:
             lambda: self.engine,
             lambda request: self._admin_refusal(request) or self._unready(),
         ).add_to(self.app)
+        PageCheckRoute(self.config, lambda: self.engine, self._node_refusal).add_to(self.app)
 
     async def _healthz(self) -> Response:
         return json_response({"status": "ok"})
@@ -199,6 +201,11 @@ class NodeFront:
 
     def _unready(self) -> Response | None:
         return error_response(503, "the engine is starting") if self.hello is None else None
+
+    def _node_refusal(self, request: Request) -> Response | None:
+        if not self.is_node(request):
+            return error_response(401, "the node secret is missing or wrong")
+        return self._unready()
 
     def _admin_refusal(self, request: Request) -> Response | None:
         key = self.config.admin_api_key

@@ -6,6 +6,7 @@ import msgspec
 
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.storage_change import StorageChange
+from kvloop.shared_cache.canary import PageQuestion
 from kvloop.shared_cache.wire import (
     GenerateEvent,
     GenerateRequest,
@@ -83,6 +84,13 @@ class ClearStorage(msgspec.Struct, frozen=True, tag=True):
 
     call: int
     timeout_s: float
+
+
+class CheckPages(msgspec.Struct, frozen=True, tag=True):
+    """Look at a canary's pages, in L3 or on the device. Answered by a Reply."""
+
+    call: int
+    question: PageQuestion
 
 
 StorageAction = AttachStorage | DetachStorage | ClearStorage
@@ -180,6 +188,7 @@ ToEngine = (
     | AttachStorage
     | DetachStorage
     | ClearStorage
+    | CheckPages
     | HandOffEvent
     | HandOffBroken
     | AttemptQuiet

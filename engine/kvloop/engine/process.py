@@ -30,6 +30,7 @@ from kvloop.engine.messages import (
     ToFront,
 )
 from kvloop.engine.node_config import NodeConfig
+from kvloop.engine.page_check import PageChecks
 from kvloop.engine.parts import NodeParts, build_parts
 from kvloop.engine.storage_admin import Policies, StorageAdmin
 from kvloop.engine.transfer import Transfer
@@ -111,9 +112,11 @@ def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) 
     limits, _ = split_prefetch_settings(config.hicache_storage_backend_extra_config)
     scheduler.set_prefetch_limits(*limits)
     admin = StorageAdmin(parts.store.guard, scheduler, link.send, config.hicache_dynamic_modules)
+    checks = PageChecks(parts, link.send)
     link.intercept = lambda message: (
         _stops(message, stop)
         or _answers(message, parts, admin, link)
+        or checks.takes(message)
         or scheduler.intercept(message)
     )
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
