@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -32,6 +32,8 @@ class Target:
     content: Content = "token-ids"
     output_length: int = 32
     timeout_s: float = 600.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the request beside or instead of those below."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -53,7 +55,7 @@ class Target:
             body["return_token_ids"] = True
         if self.cache_salt is not None:
             body["cache_salt"] = self.cache_salt
-        return body
+        return body | dict(self.extra)
 
 
 def auth_headers(api_key: str | None) -> dict[str, str]:

@@ -20,6 +20,8 @@ class StreamedAnswer:
     """Grows with each line; `finish` checks that it is whole."""
 
     ids: list[int] = field(default_factory=list)
+    prompt_ids: list[int] = field(default_factory=list)
+    """From servers that return them with the first chunk."""
     text: str = ""
     usage: dict[str, Any] | None = None
     arrivals: list[tuple[float, int]] = field(default_factory=list)
@@ -47,6 +49,7 @@ class StreamedAnswer:
             self.usage = event["usage"]
         for choice in event.get("choices") or ():
             ids = choice.get("token_ids") or []
+            self.prompt_ids = self.prompt_ids or choice.get("prompt_token_ids") or []
             text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
             if ids or text:
                 self.arrivals.append((at, len(ids) or 1))

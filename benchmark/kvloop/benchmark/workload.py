@@ -19,7 +19,7 @@ number night point home water room mother area money story fact month lot right 
 eye job word business issue side kind head house service friend father power hour game line
 end member law car city community name president team minute idea body information back
 """
-_WORDS = _TEXT.split()
+WORDS = tuple(_TEXT.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Workload:
 
     def new_text(self, client: int, turn: int) -> str:
         """Words that `client` adds at `turn`."""
-        return " ".join(self._random(client, turn).choices(_WORDS, k=self.request_length))
+        return " ".join(self._random(client, turn).choices(WORDS, k=self.request_length))
 
     def gaps_s(self) -> Iterator[float]:
         """Seconds between the starts of requests: a Poisson stream of `rate`."""
