@@ -37,6 +37,7 @@ def add_to(commands: Subparsers) -> None:
     _add_node_flags(parser.add_argument_group("nodes"))
     _add_access_flags(parser.add_argument_group("access"))
     _add_cache_flags(parser.add_argument_group("shared cache"))
+    _add_session_flags(parser.add_argument_group("sessions"))
     _add_canary_flags(parser.add_argument_group("canary"))
 
 
@@ -116,6 +117,16 @@ def _add_cache_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_session_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--session-horizon-s",
+        type=flag_types.positive_float,
+        default=900.0,
+        metavar="S",
+        help="a chat that took longer to return did not, where nodes store what selective chooses",
+    )
+
+
 def _add_canary_flags(group: argparse._ArgumentGroup) -> None:
     flag = group.add_argument
     flag(
@@ -155,6 +166,7 @@ def _run(args: argparse.Namespace) -> int:
             hicache_storage_backend_extra_config=args.hicache_storage_backend_extra_config,
             hicache_dynamic_modules=tuple(args.hicache_dynamic_modules),
             kv_events=args.kv_events,
+            session_horizon_s=args.session_horizon_s,
             canary_interval_s=args.canary_interval_s,
             canary_timeout_s=args.canary_timeout_s,
         )

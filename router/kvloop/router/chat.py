@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -22,6 +23,7 @@ from kvloop.router.openai_types import ChatRequest
 from kvloop.router.prompt_list import check_ids
 from kvloop.router.prompts import chat_prompt
 from kvloop.router.replies import json_reply, usage_wanted
+from kvloop.router.returns import Turn, turn_of
 from kvloop.router.sampling import build_sampling, fit_max_tokens
 from kvloop.router.service import Service
 from kvloop.router.streams import DONE, EventStream, sse
@@ -40,9 +42,11 @@ async def _serve(service: Service, context: RequestContext, body: ChatRequest) -
     messages = _check(service, body)
     with ExitStack() as stack:
         (request_id,) = stack.enter_context(service.admission.admit(context.header_id, 1))
-        job = await _job(service, context, body, messages, request_id)
+        seed = context.seed(body.cache_salt)
+        turn = await service.threads.call(turn_of, context.tenant or "", seed, messages)
+        job = await _job(service, context, body, messages, request_id, turn)
         (answer,) = await service.begin([job], stack)
-        reply = _Reply(service, body, answer, messages)
+        reply = _Reply(service, body, answer, messages, turn)
         if not body.stream:
             return await reply.whole()
         # the stream owns the answer from here on
@@ -68,6 +72,7 @@ async def _job(
     body: ChatRequest,
     messages: list[Message],
     request_id: str,
+    turn: Turn,
 ) -> Job:
     tokenizer = service.model.tokenizer
     check_ids(body.stop_token_ids or [], tokenizer.vocab_size, "stop_token_ids")
@@ -86,6 +91,9 @@ async def _job(
         max_tokens=fit_max_tokens(asked, None, len(prompt), room, "messages"),
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
+    skip = body.skip_special_tokens is not False
+    rules = service.strip_rules
+    strip = await service.threads.call(rules.rule, tokenizer, prompt, variables, skip)
     return context.job(
         request_id,
         prompt,
@@ -93,6 +101,8 @@ async def _job(
         body,
         stop=body.stop,
         skip_special_tokens=body.skip_special_tokens,
+        strip=strip,
+        returns=service.returns.asked(turn, context.arrived),
     )
 
 
@@ -100,12 +110,18 @@ class _Reply:
     """One answer in the shapes of the chat API."""
 
     def __init__(
-        self, service: Service, body: ChatRequest, answer: Answer, messages: list[Message]
+        self,
+        service: Service,
+        body: ChatRequest,
+        answer: Answer,
+        messages: list[Message],
+        turn: Turn,
     ) -> None:
         self._service = service
         self._body = body
         self._answer = answer
         self._messages = messages
+        self._turn = turn
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
@@ -176,6 +192,8 @@ class _Reply:
 
     def _remember(self, text: str) -> None:
         job = self._answer.job
+        now = asyncio.get_running_loop().time()
+        self._service.returns.answered(self._turn, job.returns, now)
         said: Message = {"role": "assistant", "content": text}
         self._service.history.remember(
             job.seed, [*self._messages, said], job.prompt, self._answer.ids

@@ -48,6 +48,8 @@ class RouterConfig:
     """Page keys whose holders the router remembers."""
     history_tokens: int = 8_000_000
     """Token ids of past chats that the router remembers, 4 bytes each."""
+    session_horizon_s: float = 900.0
+    """A session whose next turn takes longer counts as one that did not return."""
     zone: str = ""
     """The router's own zone: decode nodes in it are preferred."""
     hicache_storage_backend: str | None = None
@@ -97,6 +99,7 @@ class RouterConfig:
             ("poll_interval_s", self.poll_interval_s),
             ("index_pages", self.index_pages),
             ("history_tokens", self.history_tokens),
+            ("--session-horizon-s", self.session_horizon_s),
             ("--canary-timeout-s", self.canary_timeout_s),
         )
 

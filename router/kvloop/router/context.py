@@ -18,7 +18,7 @@ from kvloop.router.service import Service
 from kvloop.router.streams import unless_gone
 from kvloop.router.validation import check_extra, parse
 from kvloop.shared_cache.keys import cache_seed
-from kvloop.shared_cache.wire import CacheMode, Sampling
+from kvloop.shared_cache.wire import CacheMode, Sampling, StripRule
 
 B = TypeVar("B", bound=ServedFields)
 
@@ -46,8 +46,14 @@ class RequestContext:
         stop: str | list[str] | None,
         skip_special_tokens: bool | None,
         keep_stop: bool = False,
+        strip: StripRule | None = None,
+        returns: bool | None = None,
     ) -> Job:
-        """One prompt of this request; raises BadRequest for unknown fields of `body.kvloop`."""
+        """One prompt of this request; raises BadRequest for unknown fields of `body.kvloop`.
+
+        What the client says of its session goes before `returns`.
+        """
+        said = body.kvloop.session if body.kvloop is not None else None
         return Job(
             request_id=request_id,
             header_id=self.header_id,
@@ -62,6 +68,8 @@ class RequestContext:
             keep_stop=keep_stop,
             arrived=self.arrived,
             deadline=self.deadline,
+            strip=strip,
+            returns=returns if said is None else said == "returns",
         )
 
 

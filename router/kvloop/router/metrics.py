@@ -11,6 +11,7 @@ from kvloop.router.nodes import NodeState
 from kvloop.shared_cache.wire import NodeRecord, PromptSources
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 60, 120, 600)
+_EXPECTED = {True: "returns", False: "ends", None: "unknown"}
 _SOURCES = ("computed", "device", "host", "storage", "transfer_skipped")
 
 
@@ -52,6 +53,18 @@ class RouterMetrics:
             ["repaired"],
             registry=registry,
         )
+        self.sessions_expected = Counter(
+            "kvloop_sessions_expected",
+            "Prompts by what their decode node was told of a next turn",
+            ["answer"],
+            registry=registry,
+        )
+        self.sessions_seen = Counter(
+            "kvloop_sessions_seen",
+            "Answered turns of chats by what was expected, and what came",
+            ["expected", "came_back"],
+            registry=registry,
+        )
         self.ttft = _seconds("kvloop_ttft_seconds", "Arrival to first token", registry)
         self.itl = _seconds("kvloop_itl_seconds", "Between tokens of one answer", registry)
         self.e2e = _seconds("kvloop_e2e_seconds", "Arrival to last token", registry)
@@ -69,6 +82,14 @@ class RouterMetrics:
         self.storage_hits.labels("prefill").inc(sources.storage_by_prefill)
         self.storage_hits.labels("decode").inc(sources.storage_by_decode)
 
+    def session_expected(self, returns: bool | None) -> None:
+        """Count what a decode node was told."""
+        self.sessions_expected.labels(_EXPECTED[returns]).inc()
+
+    def session_seen(self, expected: bool | None, came_back: bool) -> None:
+        """Count how it turned out."""
+        self.sessions_seen.labels(_EXPECTED[expected], str(came_back).lower()).inc()
+
     def render(self, nodes: Iterable[tuple[NodeRecord, NodeState]]) -> bytes:
         """The text that Prometheus scrapes."""
         tally = Tally((record.role, state) for record, state in nodes)
@@ -83,6 +104,10 @@ class RouterMetrics:
             self.fallbacks.labels(kind)
         for repaired in ("true", "false"):
             self.drift.labels(repaired)
+        for expected in _EXPECTED.values():
+            self.sessions_expected.labels(expected)
+            for came_back in ("true", "false"):
+                self.sessions_seen.labels(expected, came_back)
 
 
 def _seconds(name: str, text: str, registry: CollectorRegistry) -> Histogram:

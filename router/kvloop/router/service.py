@@ -12,6 +12,8 @@ import aiohttp
 
 from kvloop.router.admission import Admission
 from kvloop.router.answers import Answer
+from kvloop.router.canary.probe import Probe
+from kvloop.router.canary.runner import Canary
 from kvloop.router.config import RouterConfig, read_secret
 from kvloop.router.dispatch import Dispatcher
 from kvloop.router.history import History
@@ -21,7 +23,9 @@ from kvloop.router.model import ServedModel
 from kvloop.router.nodes import NodeRegistry
 from kvloop.router.polling import poll_node
 from kvloop.router.prefix_index import PrefixIndex
+from kvloop.router.returns import Returns
 from kvloop.router.tenants import read_tenants
+from kvloop.router.thinking import StripRules
 from kvloop.router.tokenizer import TokenizerThreads
 from kvloop.router.upstream import Upstream
 
@@ -41,9 +45,12 @@ class Service:
         self.registry = NodeRegistry(config.node_expiry_s)
         self.index = PrefixIndex(config.index_pages)
         self.history = History(config.history_tokens)
+        self.strip_rules = StripRules()
+        self.returns = Returns(config.session_horizon_s, self.metrics.session_seen)
         self.threads = TokenizerThreads()
         self.model = ServedModel(config, self.registry, self.threads)
         self.admission = Admission(config.max_queued, self.metrics.in_flight)
+        self.canary = Canary(config, self.registry, self.model, self.metrics.registry)
         self._dispatcher: Dispatcher | None = None
 
     @asynccontextmanager
@@ -55,6 +62,7 @@ class Service:
             self._dispatcher = Dispatcher(
                 self.registry, self.index, upstream, self.metrics, self.config.zone
             )
+            self.canary.connect(Probe(session, upstream, self.node_secret))
             tasks = self._tasks(session)
             try:
                 yield
@@ -62,6 +70,7 @@ class Service:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await self.canary.close()
                 self.threads.close()
 
     async def begin(self, jobs: Sequence[Job], stack: ExitStack) -> list[Answer]:
@@ -92,6 +101,7 @@ class Service:
 
     async def _begin(self, job: Job) -> Answer:
         assert self._dispatcher is not None, "the service is not running"
+        self.metrics.session_expected(job.returns)
         stream, started = await self._dispatcher.start(job, self.model.node_model)
         learn = partial(self._dispatcher.learn_answer, job, stream.node)
         return Answer(job, stream, started, self.model.tokenizer, self.metrics, learn)
@@ -102,4 +112,5 @@ class Service:
         coroutines = [poll("prefill", url, interval_s) for url in self.config.prefill]
         coroutines += [poll("decode", url, interval_s) for url in self.config.decode]
         coroutines.append(self.model.load_tokenizer())
+        coroutines.append(self.canary.schedule())
         return [asyncio.create_task(coroutine) for coroutine in coroutines]

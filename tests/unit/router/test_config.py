@@ -19,6 +19,7 @@ from kvloop.shared_cache.errors import ConfigError
         ({"decode": ("http://host:port",)}, "--decode"),
         ({"decode": ("ftp://host",)}, "--decode"),
         ({"max_queued": 0}, "--max-queued"),
+        ({"session_horizon_s": 0}, "--session-horizon-s"),
         ({"request_timeout_s": 0}, "--request-timeout-s"),
         ({"api_keys": "/nowhere/keys"}, "--api-keys"),
         ({"node_secret_file": "/nowhere/secret"}, "--node-secret-file"),

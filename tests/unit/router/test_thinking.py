@@ -1,0 +1,168 @@
+"""What a chat template strips, asked of templates of every kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from thinking_templates import (
+    KEEPS,
+    KEEPS_OPENED,
+    OPENS,
+    REFUSES,
+    REWRITES,
+    STRIPS,
+    byte_tokenizer,
+)
+
+from kvloop.router.thinking import MARKERS, StripRules
+from kvloop.router.tokenizer import ChatTokenizer
+from kvloop.shared_cache.wire import StripRule
+
+MARKS = ("<think>", "</think>")
+CHAT = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Hi there"}]
+
+
+def served(template: str, **marks: Any) -> ChatTokenizer:
+    return ChatTokenizer(byte_tokenizer(template, **(marks or {"shown": MARKS})))
+
+
+def ids(tokenizer: ChatTokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def rule(
+    tokenizer: ChatTokenizer, skip: bool = True, chat: Any = CHAT, **variables: Any
+) -> StripRule | None:
+    prompt = ids(tokenizer, tokenizer.render(chat, variables))
+    return StripRules().rule(tokenizer, prompt, variables, skip)
+
+
+def next_prompt(tokenizer: ChatTokenizer, answer: str, **variables: Any) -> list[int]:
+    said = {"role": "assistant", "content": answer}
+    asked = {"role": "user", "content": "Go on"}
+    return ids(tokenizer, tokenizer.render([*CHAT, said, asked], variables))
+
+
+def num_equal(one: list[int], other: list[int]) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def test_a_template_that_strips_thinking_gives_the_ids_of_its_marks() -> None:
+    tokenizer = served(STRIPS)
+    opening, closing = (ids(tokenizer, mark) for mark in MARKS)
+    assert len(opening) == 1
+    assert rule(tokenizer) == StripRule(opens=tuple(opening), closes=tuple(closing))
+
+
+def test_marks_without_a_token_of_their_own_are_known_by_the_ids_that_write_them() -> None:
+    tokenizer = served(STRIPS, shown=("unrelated",))
+    found = rule(tokenizer)
+    assert found is not None
+    assert tokenizer.decode(found.opens, skip_special_tokens=False) == "<think>"
+    assert tokenizer.decode(found.closes, skip_special_tokens=False) == "</think>"
+
+
+def test_the_next_prompt_leaves_the_answer_where_the_block_opens() -> None:
+    tokenizer = served(STRIPS)
+    prompt = ids(tokenizer, tokenizer.render(CHAT, {}))
+    answer = "<think>\nHm, well\n</think>\n\nHello"
+    assert num_equal(prompt + ids(tokenizer, answer), next_prompt(tokenizer, answer)) == len(prompt)
+
+
+@pytest.mark.parametrize("cut", ["<think>\nHm, we", "Hello, I am"])
+def test_the_next_prompt_repeats_an_answer_without_a_closed_block(cut: str) -> None:
+    tokenizer = served(STRIPS)
+    prompt = ids(tokenizer, tokenizer.render(CHAT, {}))
+    whole = prompt + ids(tokenizer, cut)
+    assert next_prompt(tokenizer, cut)[: len(whole)] == whole
+
+
+def test_a_prompt_that_opens_the_block_is_kept_up_to_there() -> None:
+    tokenizer = served(OPENS)
+    prompt = ids(tokenizer, tokenizer.render(CHAT, {}))
+    found = rule(tokenizer)
+    assert found == StripRule(kept_prompt=len(prompt) - len(ids(tokenizer, "<think>\n")))
+    for answer in ("Hm\n</think>\n\nHello", "Hello", "Hm, wel"):
+        equal = num_equal(prompt + ids(tokenizer, answer), next_prompt(tokenizer, answer))
+        assert equal == found.kept_prompt
+
+
+def test_thinking_switched_off_in_the_prompt_is_a_prompt_that_is_not_kept() -> None:
+    tokenizer = served(STRIPS)
+    prompt = ids(tokenizer, tokenizer.render(CHAT, {"enable_thinking": False}))
+    found = rule(tokenizer, enable_thinking=False)
+    assert found is not None and found.kept_prompt is not None
+    assert tokenizer.decode(prompt[found.kept_prompt :], skip_special_tokens=False) == (
+        "<think>\n\n</think>\n\n"
+    )
+    following = next_prompt(tokenizer, "Hello", enable_thinking=False)
+    assert num_equal(prompt, following) == found.kept_prompt
+
+
+@pytest.mark.parametrize(
+    "template", [KEEPS, KEEPS_OPENED, REWRITES], ids=["keeps", "keeps opened", "rewrites"]
+)
+def test_a_template_that_keeps_all_or_rewrites_the_question_gives_no_rule(template: str) -> None:
+    assert rule(served(template)) is None
+
+
+def test_a_template_that_refuses_the_question_gives_no_rule() -> None:
+    assert StripRules().rule(served(REFUSES), [1, 2, 3], {}, True) is None
+
+
+def test_marks_that_clients_never_see_are_stripped_whatever_the_template_does() -> None:
+    tokenizer = served(KEEPS, hidden=MARKS)
+    (opening,) = ids(tokenizer, "<think>")
+    assert rule(tokenizer) == StripRule(opens=(opening,))
+    assert rule(tokenizer, skip=False) is None
+
+
+@pytest.mark.parametrize("pair", MARKERS)
+def test_every_known_mark_is_found_in_a_template_that_strips_it(pair: tuple[str, str]) -> None:
+    template = STRIPS.replace("</think>", pair[1]).replace("<think>", pair[0])
+    tokenizer = served(template, shown=pair)
+    found = rule(tokenizer)
+    assert found is not None
+    assert found.opens == tuple(ids(tokenizer, pair[0]))
+
+
+def test_with_tools_there_is_no_rule() -> None:
+    tokenizer = served(STRIPS)
+    assert rule(tokenizer, tools=[]) is not None
+    assert rule(tokenizer, tools=[{"type": "function"}]) is None
+
+
+def test_a_prompt_that_ends_otherwise_than_the_template_said_has_no_rule() -> None:
+    tokenizer = served(OPENS)
+    assert StripRules().rule(tokenizer, ids(tokenizer, "Hi"), {}, True) is None
+
+
+def test_a_template_is_asked_once_for_each_set_of_variables() -> None:
+    tokenizer, rules = served(STRIPS), StripRules()
+    rendered: list[Any] = []
+    render = tokenizer.render
+    tokenizer.render = lambda *args: rendered.append(args) or render(*args)  # type: ignore
+    first = rules.rule(tokenizer, [1], {"a": 1, "b": 2}, True)
+    asked = len(rendered)
+    assert rules.rule(tokenizer, [2], {"b": 2, "a": 1}, True) == first
+    assert len(rendered) == asked > 0
+    rules.rule(tokenizer, [1], {"a": 2}, True)
+    assert len(rendered) == 2 * asked
+
+
+def test_the_memory_of_variables_is_bounded() -> None:
+    tokenizer, rules = served(KEEPS), StripRules()
+    for number in range(70):
+        rules.rule(tokenizer, [1], {"a": number}, True)
+    assert len(rules._known) == 64
+
+
+def test_a_tokenizer_that_fails_gives_no_rule_and_no_error() -> None:
+    class Broken:
+        def render(self, *args: Any) -> str:
+            raise RuntimeError("broken")
+
+    assert StripRules().rule(Broken(), [1], {}, True) is None  # type: ignore[arg-type]
+    assert StripRules().rule(served(STRIPS), [1], {"a": object()}, True) is None
