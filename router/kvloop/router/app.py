@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kvloop.router import upkeep
+from kvloop.router.canary.routes import last_canary, run_canary
 from kvloop.router.chat import chat_completions
 from kvloop.router.completions import completions
 from kvloop.router.config import RouterConfig
@@ -43,6 +44,8 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/metrics", upkeep.metrics),
     ("GET", "/server_info", upkeep.server_info),
     ("POST", "/flush_cache", upkeep.flush_cache),
+    ("POST", "/canary", run_canary),
+    ("GET", "/canary", last_canary),
     ("POST", "/kvloop/heartbeat", upkeep.heartbeat),
 )
 

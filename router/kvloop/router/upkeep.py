@@ -97,10 +97,15 @@ async def server_info(service: Service, request: Request) -> Response:
 
 async def flush_cache(service: Service, request: Request) -> Response:
     """Forget routed prefixes and remembered answers; needs the admin key."""
+    require_admin(service, request)
+    forgotten = {"index_pages": service.index.clear(), "history": service.history.clear()}
+    return json_reply(forgotten)
+
+
+def require_admin(service: Service, request: Request) -> None:
+    """Raise ApiError unless the caller has the admin key: 403 where none is configured, 401."""
     expected = service.config.admin_api_key
     if expected is None:
         raise ApiError(403, "admin calls are refused: start the router with --admin-api-key")
     if not equal_secrets(bearer(request.headers.get("authorization")), expected):
         raise ApiError(401, "missing or wrong admin API key", param="Authorization")
-    forgotten = {"index_pages": service.index.clear(), "history": service.history.clear()}
-    return json_reply(forgotten)
