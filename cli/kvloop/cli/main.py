@@ -10,6 +10,7 @@ from typing import cast
 from kvloop.cli import (
     bench_command,
     cache_command,
+    canary_command,
     nixl_store_command,
     node_command,
     router_command,
@@ -26,6 +27,7 @@ _COMMANDS = (
     store_command,
     nixl_store_command,
     cache_command,
+    canary_command,
     bench_command,
 )
 _DESCRIPTION = """\
