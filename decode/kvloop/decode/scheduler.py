@@ -140,7 +140,12 @@ class DecodeScheduler:
         return self._pages.cache.flush()
 
     def close(self, timeout_s: float) -> None:
-        self._offload.stop(timeout_s)
+        """Store the full pages of all requests, running ones too, within the deadline."""
+        for owner in list(self._active.values()):
+            self._end(owner)
+        for owner in self._offload.drain(timeout_s):
+            self._pages.release(owner)
+        self._offload.stop()
 
     def _add(self, request: GenerateRequest) -> None:
         """Take a request in, or refuse it at once."""
@@ -195,6 +200,7 @@ class DecodeScheduler:
         while self._waiting and len(self._active) < self._config.max_running_requests:
             owner = self._waiting[0]
             if not self._pages.reserve(owner):
+                self._offload.hurry()
                 return
             self._waiting.popleft()
             self._active[owner.request_id] = owner
@@ -316,7 +322,6 @@ class DecodeScheduler:
         owner.stage = Stage.ENDED
         if was_running:
             self._pages.finish(owner)
-            self._offload.page_filled(owner)
             self._offload.close(owner)
             if self._offload.holds(owner):
                 return

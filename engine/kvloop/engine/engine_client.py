@@ -42,6 +42,7 @@ from kvloop.shared_cache.wire import NodeLoad
 log = logging.getLogger("kvloop.node")
 _CALL_S = 10.0
 _STOP_S = 15.0
+"""For an engine to end in, beside the drain."""
 
 
 class EngineClient:
@@ -155,7 +156,7 @@ class EngineClient:
             await asyncio.to_thread(self._end, self.process)
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        until = time.monotonic() + _STOP_S
+        until = time.monotonic() + self._config.drain_timeout_s + _STOP_S
         while process.poll() is None:
             process.terminate() if time.monotonic() < until else process.kill()
             with suppress(subprocess.TimeoutExpired):

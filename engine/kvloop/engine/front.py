@@ -189,11 +189,11 @@ class NodeFront:
         return self._unready() or Response(await self.engine.call("metrics"), media_type=text)
 
     async def _server_info(self) -> Response:
-        record = self.record()
-        if record is None or self.hello is None:
+        if self.hello is None:
             return json_response({"node": None, "status": "starting"}, 503)
         described = msgspec.json.decode(await self.engine.call("describe"))
-        return json_response({"node": record, **self.hello.info, **described})
+        # Before its answer the engine has reported its load of now.
+        return json_response({"node": self.record(), **self.hello.info, **described})
 
     async def _flush_cache(self, request: Request) -> Response:
         refusal = self._admin_refusal(request) or self._unready()

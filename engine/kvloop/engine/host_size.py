@@ -71,6 +71,15 @@ def _num_slots(config: NodeConfig, each: int) -> int:
         return max(int(config.hicache_ratio * config.num_pages), 1)
     asked = config.hicache_size or _DECODE_GB
     slots = int(asked * 1e9) // each
+    staged = config.offload_staging_pages or 0
+    if config.role == "decode" and staged > slots:
+        if config.hicache_size is None:
+            return staged
+        raise ConfigError(
+            f"--offload-staging-pages {staged} is more than the {slots} pages of {each} bytes that "
+            f"--hicache-size {asked:g} GB holds; give {math.ceil(staged * each / 1e6) / 1e3} GB, "
+            "or fewer pages"
+        )
     if slots < 1:
         raise ConfigError(
             f"--hicache-size {asked:g} GB holds no page of {each} bytes; "
@@ -92,6 +101,10 @@ def _too_large(
     if _is_by_ratio(config):
         flag = f"--hicache-ratio {config.hicache_ratio:g}"
         fits, unit = fitting / each / config.num_pages, "--hicache-ratio"
+    elif config.hicache_size is None and num_slots == config.offload_staging_pages:
+        flag = f"--offload-staging-pages {num_slots}"
+        fits, unit = fitting / each, "--offload-staging-pages"
+        return ConfigError(f"{flag} asks for {asked}, but {left}; {unit} {int(fits)} would fit")
     else:
         flag = f"--hicache-size {config.hicache_size or _DECODE_GB:g}"
         fits, unit = fitting / 1e9, "--hicache-size"

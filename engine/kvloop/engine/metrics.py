@@ -78,6 +78,9 @@ class NodeMetrics:
         self._seen = StorageCounts()
         self.queue_seconds = self._histogram("kvloop_queue_seconds", "Time until work begins")
         self.hand_off_seconds = self._histogram("kvloop_hand_off_seconds", "Ask to last page")
+        self.offload_seconds = self._histogram(
+            "kvloop_offload_seconds", "From a page being full, or found missing, to its being in L3"
+        )
         self.step_seconds = self._histogram("kvloop_step_seconds", "One forward pass")
 
     def moved(self, path: str, result: str, pages: int, num_bytes: int, seconds: float) -> None:

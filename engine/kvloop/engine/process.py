@@ -41,7 +41,6 @@ from kvloop.shared_cache.wire import NodeLoad
 log = logging.getLogger("kvloop.engine")
 _IDLE_S = 0.005
 _LOAD_EVERY_S = 0.1
-_DRAIN_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _DECODE_NICE = 7
 
@@ -122,7 +121,7 @@ def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) 
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     link.send(_hello(parts, transfer))
     _loop(scheduler, admin, link, stop)
-    scheduler.close(_DRAIN_S)
+    scheduler.close(config.drain_timeout_s)
     parts.store.close()
 
 
@@ -133,6 +132,8 @@ def _loop(
     while not stop.is_set():
         for message in link.receive(0 if is_busy else _IDLE_S):
             if isinstance(message, Call):
+                reported = scheduler.load()  # who asks wants no older one
+                link.send(LoadReport(reported))
                 link.send(Reply(message.call, _call(message.name, scheduler)))
             else:
                 scheduler.handle(message)

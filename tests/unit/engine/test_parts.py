@@ -12,7 +12,6 @@ from decode_engine import LAYERS, PAGE, save_config
 from running import wait_for
 
 from kvloop.engine.node_config import NodeConfig
-from kvloop.engine.page_writer import PageWriter
 from kvloop.engine.parts import NodeParts, build_parts
 from kvloop.shared_cache.errors import ConfigError
 
@@ -58,13 +57,13 @@ def test_pages_go_to_l3_and_come_back_on_a_prefill_node(
     assert parts.pool.layout == layout and parts.pool.num_slots == 16
     parts.kv.tensor.normal_()
     wanted = parts.kv.tensor[:, :, [5, 1, 2]].clone()
-    stored: dict[bytes, bool] = {}
     wait_for("the store", lambda: parts.store.is_attached)
-    writer = PageWriter(parts, lambda key, is_stored: stored.update({key: is_stored}))
-    assert writer.submit(KEYS, [5, 1, 2]) == 3
-    wait_for("the pages", lambda: stored == dict.fromkeys(KEYS, True))
-    wait_for("the slots", lambda: parts.pool.num_free == 16)
+    slots = parts.pool.alloc(3)
+    assert slots is not None
+    parts.mover.backup([5, 1, 2], slots).wait()
+    assert parts.store.save(KEYS, slots) == [True] * 3
     parts.kv.tensor.zero_()
+    parts.pool.free(slots)
     slots = parts.pool.alloc(3)
     assert slots is not None
     assert parts.store.load(KEYS, slots) == ["prefill"] * 3
@@ -72,7 +71,6 @@ def test_pages_go_to_l3_and_come_back_on_a_prefill_node(
     found = parts.kv.tensor[:, :, [0, 7, 4]]
     error = (found - wanted).abs().max() / wanted.abs().max()
     assert error <= {"none": 0.0, "int8": 0.5 / 127, "fp8": 16 / 448}[codec] * 1.01
-    writer.close(5.0)
 
 
 def test_decode_holds_objects_and_reads_what_prefill_wrote_in_any_layout(tmp_path: Path) -> None:

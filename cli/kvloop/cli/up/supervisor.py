@@ -13,7 +13,8 @@ from kvloop.cli.up.child import Child
 from kvloop.cli.up.plan import Part
 
 POLL_S = 0.1
-STOP_DEADLINE_S = 10.0
+STOP_DEADLINE_S = 45.0
+"""Nodes end running requests (5 s), drain (20 s) and close their stores first."""
 _LOG_LINES_SHOWN = 15
 
 
@@ -74,20 +75,24 @@ class Supervisor:
             await asyncio.sleep(POLL_S)
 
     async def stop(self, deadline_s: float = STOP_DEADLINE_S) -> None:
-        """SIGTERM to all, front first; SIGKILL to the groups of those left at the deadline."""
-        for _, child in reversed(self._children):
-            child.terminate()
+        """SIGTERM to all, last started first, but to what others store in only once these have
+        ended; SIGKILL to the groups of those left at the deadline."""
         end = time.monotonic() + deadline_s
         try:
-            while time.monotonic() < end and self._num_running():
-                await asyncio.sleep(POLL_S)
+            for is_first in (False, True):
+                wave = [child for part, child in self._children if part.starts_first is is_first]
+                for child in reversed(wave):
+                    child.terminate()
+                while time.monotonic() < end and _num_running(wave):
+                    await asyncio.sleep(POLL_S)
         finally:  # a second Ctrl-C cuts the wait short
             for _, child in self._children:
                 child.kill_group()
             self._children.clear()
 
-    def _num_running(self) -> int:
-        return sum(child.exit_status() is None for _, child in self._children)
+
+def _num_running(children: Sequence[Child]) -> int:
+    return sum(child.exit_status() is None for child in children)
 
 
 async def _is_ready(part: Part, child: Child, http: aiohttp.ClientSession) -> bool:
