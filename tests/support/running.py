@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,20 @@ def _parsed(raw: bytes) -> Any:
 
 
 class Running:
-    """One `kvloop …` process."""
+    """One `kvloop …` process; `program` stands in for it."""
 
-    def __init__(self, log: Path, *command: str, port: int | None = None) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *command: str,
+        port: int | None = None,
+        program: Sequence[str] = ("-m", "kvloop.cli"),
+    ) -> None:
         self.log, self.port = log, port
         self.url = f"http://127.0.0.1:{port}"
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kvloop.cli", *command],
+                [sys.executable, *program, *command],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -148,8 +154,8 @@ class Cluster:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.router_port}"
 
-    def start(self, name: str, *command: str, port: int | None = None) -> Running:
-        running = Running(self.directory / f"{name}.log", *command, port=port)
+    def start(self, name: str, *command: str, port: int | None = None, **how: Any) -> Running:
+        running = Running(self.directory / f"{name}.log", *command, port=port, **how)
         self.started.append(running)
         return running
 
@@ -182,7 +188,7 @@ class Cluster:
             port=port,
         )
 
-    def node(self, role: str, *flags: str, port: int | None = None) -> Running:
+    def node(self, role: str, *flags: str, port: int | None = None, **how: Any) -> Running:
         port = port or free_port()
         return self.start(
             f"{role}{port}",
@@ -203,6 +209,7 @@ class Cluster:
             *self.node_flags,
             *flags,
             port=port,
+            **how,
         )
 
     def router(self, *flags: str) -> Running:
