@@ -1,4 +1,4 @@
-"""The device pages of the requests that this node owns: reserved whole, shared once they are full."""
+"""Device pages of the requests that this node owns: reserved whole, shared once they are full."""
 
 from __future__ import annotations
 
