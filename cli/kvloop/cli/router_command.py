@@ -110,6 +110,13 @@ def _add_cache_flags(group: argparse._ArgumentGroup) -> None:
         help="module that a dynamic backend may be loaded from; repeat it for several",
     )
     flag(
+        "--history-read-s",
+        type=flag_types.positive_float,
+        default=0.1,
+        metavar="S",
+        help="longest time a prompt waits for an earlier answer's ids from there",
+    )
+    flag(
         "--kv-events",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -165,6 +172,7 @@ def _run(args: argparse.Namespace) -> int:
             hicache_storage_backend=args.hicache_storage_backend,
             hicache_storage_backend_extra_config=args.hicache_storage_backend_extra_config,
             hicache_dynamic_modules=tuple(args.hicache_dynamic_modules),
+            history_read_s=args.history_read_s,
             kv_events=args.kv_events,
             session_horizon_s=args.session_horizon_s,
             canary_interval_s=args.canary_interval_s,

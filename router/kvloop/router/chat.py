@@ -15,13 +15,13 @@ from starlette.responses import Response
 from kvloop.router.answers import Answer
 from kvloop.router.context import RequestContext, serve
 from kvloop.router.errors import BadRequest
+from kvloop.router.history_recall import Opening
 from kvloop.router.jobs import Job
 from kvloop.router.logprobs import chat_logprobs
 from kvloop.router.merging import collect
 from kvloop.router.messages import plain_messages
 from kvloop.router.openai_types import ChatRequest
 from kvloop.router.prompt_list import check_ids
-from kvloop.router.prompts import chat_prompt
 from kvloop.router.replies import json_reply, usage_wanted
 from kvloop.router.returns import Turn, turn_of
 from kvloop.router.sampling import build_sampling, fit_max_tokens
@@ -44,9 +44,10 @@ async def _serve(service: Service, context: RequestContext, body: ChatRequest) -
         (request_id,) = stack.enter_context(service.admission.admit(context.header_id, 1))
         seed = context.seed(body.cache_salt)
         turn = await service.threads.call(turn_of, context.tenant or "", seed, messages)
-        job = await _job(service, context, body, messages, request_id, turn)
+        opening = await _opening(service, body, seed, messages)
+        job = await _job(service, context, body, opening, request_id, turn)
         (answer,) = await service.begin([job], stack)
-        reply = _Reply(service, body, answer, messages, turn)
+        reply = _Reply(service, body, answer, opening, turn)
         if not body.stream:
             return await reply.whole()
         # the stream owns the answer from here on
@@ -66,23 +67,31 @@ def _check(service: Service, body: ChatRequest) -> list[Message]:
     return plain_messages(body.messages)
 
 
+async def _opening(
+    service: Service, body: ChatRequest, seed: bytes | None, messages: list[Message]
+) -> Opening:
+    tokenizer = service.model.tokenizer
+    check_ids(body.stop_token_ids or [], tokenizer.vocab_size, "stop_token_ids")
+    options = body.kvloop
+    return await service.chats.open(
+        tokenizer,
+        seed,
+        messages,
+        body.chat_template_kwargs or {},
+        use_history=options is None or options.history == "on",
+        use_storage=options is None or options.cache != "off",
+    )
+
+
 async def _job(
     service: Service,
     context: RequestContext,
     body: ChatRequest,
-    messages: list[Message],
+    opening: Opening,
     request_id: str,
     turn: Turn,
 ) -> Job:
-    tokenizer = service.model.tokenizer
-    check_ids(body.stop_token_ids or [], tokenizer.vocab_size, "stop_token_ids")
-    seed = context.seed(body.cache_salt)
-    variables = body.chat_template_kwargs or {}
-    prompt, drift = await service.threads.call(
-        chat_prompt, tokenizer, service.history, seed, messages, variables
-    )
-    if drift != "none":
-        service.metrics.drift.labels("true" if drift == "repaired" else "false").inc()
+    prompt = opening.prompt.ids
     asked = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
     room = service.model.context_length
     sampling = build_sampling(
@@ -93,6 +102,7 @@ async def _job(
     )
     skip = body.skip_special_tokens is not False
     rules = service.strip_rules
+    tokenizer, variables = service.model.tokenizer, body.chat_template_kwargs or {}
     strip = await service.threads.call(rules.rule, tokenizer, prompt, variables, skip)
     return context.job(
         request_id,
@@ -114,13 +124,13 @@ class _Reply:
         service: Service,
         body: ChatRequest,
         answer: Answer,
-        messages: list[Message],
+        opening: Opening,
         turn: Turn,
     ) -> None:
         self._service = service
         self._body = body
         self._answer = answer
-        self._messages = messages
+        self._opening = opening
         self._turn = turn
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
@@ -194,7 +204,4 @@ class _Reply:
         job = self._answer.job
         now = asyncio.get_running_loop().time()
         self._service.returns.answered(self._turn, job.returns, now)
-        said: Message = {"role": "assistant", "content": text}
-        self._service.history.remember(
-            job.seed, [*self._messages, said], job.prompt, self._answer.ids
-        )
+        self._service.chats.remember(self._opening, text, self._answer.ids)

@@ -48,6 +48,8 @@ class RouterConfig:
     """Page keys whose holders the router remembers."""
     history_tokens: int = 8_000_000
     """Token ids of past chats that the router remembers, 4 bytes each."""
+    history_read_s: float = 0.1
+    """A prompt waits no longer for an earlier answer's ids from the shared cache."""
     session_horizon_s: float = 900.0
     """A session whose next turn takes longer counts as one that did not return."""
     zone: str = ""
@@ -99,6 +101,7 @@ class RouterConfig:
             ("poll_interval_s", self.poll_interval_s),
             ("index_pages", self.index_pages),
             ("history_tokens", self.history_tokens),
+            ("--history-read-s", self.history_read_s),
             ("--session-horizon-s", self.session_horizon_s),
             ("--canary-timeout-s", self.canary_timeout_s),
         )

@@ -53,6 +53,18 @@ class RouterMetrics:
             ["repaired"],
             registry=registry,
         )
+        self.history_lookups = Counter(
+            "kvloop_history_lookups",
+            "Chats with an earlier answer, by where the ids of the last one were found",
+            ["result"],
+            registry=registry,
+        )
+        self.history_records = Counter(
+            "kvloop_history_records",
+            "Answers whose ids were to be shared with other routers",
+            ["result"],
+            registry=registry,
+        )
         self.sessions_expected = Counter(
             "kvloop_sessions_expected",
             "Prompts by what their decode node was told of a next turn",
@@ -104,6 +116,10 @@ class RouterMetrics:
             self.fallbacks.labels(kind)
         for repaired in ("true", "false"):
             self.drift.labels(repaired)
+        for result in ("memory", "shared", "miss", "fault"):
+            self.history_lookups.labels(result)
+        for result in ("stored", "dropped", "too_large", "failed"):
+            self.history_records.labels(result)
         for expected in _EXPECTED.values():
             self.sessions_expected.labels(expected)
             for came_back in ("true", "false"):

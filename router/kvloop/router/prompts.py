@@ -2,53 +2,92 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from kvloop.router.history import History, Known
+from kvloop.router.history import Known, text_digest
+from kvloop.router.history_replay import Place, Trail, continued, replay
 from kvloop.router.prompt_list import Prompt, check_ids
 from kvloop.router.tokenizer import ChatTokenizer, Message
 
 Drift = Literal["none", "repaired", "unrepaired"]
-_MAX_TRIMMED_TOKENS = 8
-"""Tokens at an answer's end that a template may strip (blanks)."""
+NO_TRAIL = Trail()
 
 
-class ChatPrompt(NamedTuple):
-    """`drift`: whether the generated ids differ from tokenizing anew, and were used."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatPrompt:
+    """A prompt, and what the next turn needs to repeat it."""
 
     ids: list[int]
     drift: Drift
+    """Whether generated ids differ from the text tokenized anew, and were used all the same."""
+    chars: int
+    """Of its text."""
+    digest: bytes
+    """Of its text."""
+    parent: int = 0
+    """Messages of the remembered beginning that it repeats; 0: none."""
+    drifted: bool = False
+    """Whether its ids differ from its text tokenized anew."""
+    found: Known | None = None
+    """The remembered answer that it goes on from."""
+
+    def answered(self, answer: Sequence[int], num_messages: int) -> Known:
+        """What to remember of the chat once it is answered; the messages count the answer."""
+        return Known(
+            ids=array("I", [*self.ids, *answer]),
+            num_prompt=len(self.ids),
+            prompt_chars=self.chars,
+            prompt_digest=self.digest,
+            num_messages=num_messages,
+            parent=self.parent,
+            drifted=self.drifted,
+        )
 
 
 def chat_prompt(
     tokenizer: ChatTokenizer,
-    history: History,
-    seed: bytes | None,
     messages: Sequence[Message],
     variables: Mapping[str, Any],
+    trail: Trail = NO_TRAIL,
+    *,
+    use_history: bool = True,
 ) -> ChatPrompt:
-    """Ids of a chat, repeating those of earlier answers where they decode to the same text."""
+    """Ids of a chat, repeating those of earlier answers as far as they spell its very text.
+
+    Without `use_history` they are only compared, to say whether there is drift.
+    """
     text = tokenizer.render(messages, variables)
-    plain = tokenizer.encode(text, add_special_tokens=False)
-    known = history.find(seed, messages)
-    if known is None:
-        return ChatPrompt(plain, "none")
-    faithful = _faithful(tokenizer, known, text)
-    if faithful is None:
-        differs = plain[: len(known.ids)] != list(known.ids)
-        return ChatPrompt(plain, "unrepaired" if differs else "none")
-    return ChatPrompt(faithful, "none" if faithful == plain else "repaired")
+    chars, digest = len(text), text_digest(text)
+    place = replay(tokenizer, text, messages, trail)
+    ids = None
+    if place is not None and use_history:
+        ids = continued(tokenizer, place.ids, text[place.chars :])
+    if place is None or ids is None:
+        plain = tokenizer.encode(text, add_special_tokens=False)
+        return ChatPrompt(ids=plain, drift=_unused(place), chars=chars, digest=digest)
+    return ChatPrompt(
+        ids=ids,
+        drift=_used(place),
+        chars=chars,
+        digest=digest,
+        parent=place.num_messages,
+        drifted=place.drifted,
+        found=place.last,
+    )
 
 
-def _faithful(tokenizer: ChatTokenizer, known: Known, text: str) -> list[int] | None:
-    ids = list(known.ids)
-    for end in range(len(ids), max(known.num_prompt, len(ids) - _MAX_TRIMMED_TOKENS) - 1, -1):
-        start = tokenizer.decode(ids[:end], skip_special_tokens=False)
-        if text.startswith(start):
-            rest = tokenizer.encode(text[len(start) :], add_special_tokens=False)
-            return ids[:end] + rest
-    return None
+def _used(place: Place) -> Drift:
+    if not place.is_whole:
+        return "unrepaired"
+    return "repaired" if place.drifted else "none"
+
+
+def _unused(place: Place | None) -> Drift:
+    differs = place is not None and (place.drifted or not place.is_whole)
+    return "unrepaired" if differs else "none"
 
 
 def text_prompts(

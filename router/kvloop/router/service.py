@@ -17,6 +17,8 @@ from kvloop.router.canary.runner import Canary
 from kvloop.router.config import RouterConfig, read_secret
 from kvloop.router.dispatch import Dispatcher
 from kvloop.router.history import History
+from kvloop.router.history_recall import ChatMemory
+from kvloop.router.history_store import shared_records
 from kvloop.router.jobs import Job
 from kvloop.router.metrics import RouterMetrics
 from kvloop.router.model import ServedModel
@@ -44,10 +46,12 @@ class Service:
         self.metrics = RouterMetrics()
         self.registry = NodeRegistry(config.node_expiry_s)
         self.index = PrefixIndex(config.index_pages)
-        self.history = History(config.history_tokens)
         self.strip_rules = StripRules()
         self.returns = Returns(config.session_horizon_s, self.metrics.session_seen)
         self.threads = TokenizerThreads()
+        records = shared_records(config, self.metrics)
+        history = History(config.history_tokens)
+        self.chats = ChatMemory(history, records, self.threads, self.metrics)
         self.model = ServedModel(config, self.registry, self.threads)
         self.admission = Admission(config.max_queued, self.metrics.in_flight)
         self.canary = Canary(config, self.registry, self.model, self.metrics.registry)
@@ -71,6 +75,7 @@ class Service:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self.canary.close()
+                await self.chats.close()
                 self.threads.close()
 
     async def begin(self, jobs: Sequence[Job], stack: ExitStack) -> list[Answer]:
@@ -113,4 +118,5 @@ class Service:
         coroutines += [poll("decode", url, interval_s) for url in self.config.decode]
         coroutines.append(self.model.load_tokenizer())
         coroutines.append(self.canary.schedule())
+        coroutines.append(self.chats.follow(self.registry))
         return [asyncio.create_task(coroutine) for coroutine in coroutines]

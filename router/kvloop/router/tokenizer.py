@@ -29,6 +29,8 @@ class ChatTokenizer:
         self._special = frozenset(tokenizer.all_special_ids)
         self.vocab_size = len(tokenizer)
         self.has_chat_template = bool(tokenizer.chat_template)
+        self.joins_texts = self._joins_texts()
+        """Whether ids of two texts, one after the other, always decode to both texts."""
 
     @classmethod
     def load(cls, path: str) -> ChatTokenizer:
@@ -80,6 +82,10 @@ class ChatTokenizer:
             ) from error
         return text
 
+    def is_special(self, token: int) -> bool:
+        """Whether texts are cut at it before all else."""
+        return token in self._special
+
     def token_text(self, token: int) -> str:
         """How a token is shown alone; an unfinished character becomes U+FFFD."""
         return self.decode([token], skip_special_tokens=False)
@@ -92,6 +98,12 @@ class ChatTokenizer:
         if all(char in self._byte_of for char in piece):
             return [self._byte_of[char] for char in piece]
         return list(piece.encode())
+
+    def _joins_texts(self) -> bool:
+        """Some put a blank before every text, of which only a sequence's first is not shown."""
+        parts = ("a b", "c d\n", " e")
+        ids = [i for part in parts for i in self.encode(part, add_special_tokens=False)]
+        return self.decode(ids, skip_special_tokens=False) == "".join(parts)
 
 
 class TokenizerThreads:

@@ -91,6 +91,7 @@ async def server_info(service: Service, request: Request) -> Response:
             "max_queued": service.config.max_queued,
             "request_timeout_s": service.config.request_timeout_s,
             "index_pages": len(service.index),
+            "history": service.chats.status(),
         }
     )
 
@@ -98,7 +99,7 @@ async def server_info(service: Service, request: Request) -> Response:
 async def flush_cache(service: Service, request: Request) -> Response:
     """Forget routed prefixes and remembered answers; needs the admin key."""
     require_admin(service, request)
-    forgotten = {"index_pages": service.index.clear(), "history": service.history.clear()}
+    forgotten = {"index_pages": service.index.clear(), "history": service.chats.history.clear()}
     return json_reply(forgotten)
 
 

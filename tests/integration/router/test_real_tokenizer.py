@@ -9,8 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvloop.router.detokenizer import Detokenizer
-from kvloop.router.history import History
-from kvloop.router.prompts import chat_prompt
 
 pytestmark = pytest.mark.integration
 
@@ -40,23 +38,3 @@ def test_no_piece_cuts_a_character(tokenizer: Any) -> None:
 def test_token_bytes_join_to_the_text(tokenizer: Any) -> None:
     ids = tokenizer.encode(TEXT, add_special_tokens=False)
     assert bytes(b for i in ids for b in tokenizer.token_bytes(i)).decode() == TEXT
-
-
-@settings(deadline=None, max_examples=60)
-@given(answer=st.lists(st.integers(3, 49151), min_size=1, max_size=40), turns=st.integers(1, 3))
-def test_every_turn_begins_with_the_tokens_of_the_turns_before(
-    tokenizer: Any, answer: list[int], turns: int
-) -> None:
-    history = History(100_000)
-    messages: list[Any] = [{"role": "user", "content": "Hi"}]
-    prompt = chat_prompt(tokenizer, history, None, messages, {}).ids
-    for _ in range(turns):
-        text = tokenizer.decode(answer, skip_special_tokens=False)
-        messages = [*messages, {"role": "assistant", "content": text}]
-        history.remember(None, messages, prompt, answer)
-        messages = [*messages, {"role": "user", "content": "Go on"}]
-        following = chat_prompt(tokenizer, history, None, messages, {}).ids
-        rendered = tokenizer.render(messages, {})
-        assert tokenizer.decode(following, skip_special_tokens=False) == rendered
-        assert following[: len(prompt) + len(answer)] == prompt + answer
-        prompt = following
