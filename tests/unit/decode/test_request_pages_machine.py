@@ -1,4 +1,4 @@
-"""Any order of requests, hand-offs, faults and ends: each page has one owner and the right bytes."""
+"""Requests, hand-offs, faults and ends in any order: a page has one owner, and the right bytes."""
 
 from __future__ import annotations
 
