@@ -1,0 +1,87 @@
+"""Chats by text with a model that thinks, and the pages of them that could be reused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from running import fetch
+
+from kvloop.shared_cache.keys import page_keys
+
+QUESTIONS = ("What is it?", "Why so?", "And then?", "Is that all?", "Who says so?")
+
+
+@dataclass
+class Turn:
+    """One answer as the client got it."""
+
+    prompt: list[int]
+    ids: list[int]
+    """Of the answer, less the token that ended it."""
+    text: str
+    sources: dict[str, Any]
+
+    @property
+    def history(self) -> list[int]:
+        return self.prompt + self.ids
+
+
+@dataclass
+class ThinkingChat:
+    """Sends all that was said as text; reads the shared cache only."""
+
+    url: str
+    name: str
+    system: str = ""
+    turns: list[Turn] = field(default_factory=list)
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def ask(self, max_tokens: int = 400, session: str | None = None) -> Turn:
+        """The next turn; its sampling depends on the chat's name and the turn's number only."""
+        number = len(self.turns)
+        if self.system and not self.messages:
+            self.messages.append({"role": "system", "content": self.system})
+        question = f"{self.name}: {QUESTIONS[number % len(QUESTIONS)]}"
+        self.messages.append({"role": "user", "content": question})
+        body = {
+            "messages": self.messages,
+            "max_tokens": max_tokens,
+            "temperature": 1.0,
+            "seed": sum(map(ord, self.name)) * 100 + number,
+            "return_token_ids": True,
+            "kvloop": {"cache": "l3_only", **({"session": session} if session else {})},
+        }
+        status, reply = fetch(f"{self.url}/v1/chat/completions", body)
+        assert status == 200, (status, reply)
+        (choice,) = reply["choices"]
+        turn = Turn(
+            choice["prompt_token_ids"],
+            choice["token_ids"],
+            choice["message"]["content"],
+            reply["usage"]["kvloop"],
+        )
+        self.turns.append(turn)
+        self.messages.append({"role": "assistant", "content": turn.text})
+        return turn
+
+
+def reusable_pages(turns: Sequence[Turn], number: int, page_size: int) -> int:
+    """Leading full pages of a turn's prompt that an earlier one's prompt or answer filled."""
+    known: set[bytes] = set()
+    for turn in turns[:number]:
+        known.update(page_keys(turn.history[:-1], page_size))
+    keys = page_keys(turns[number].prompt, page_size)
+    return next((n for n, key in enumerate(keys) if key not in known), len(keys))
+
+
+def decode_pages(turns: Sequence[Turn], page_size: int) -> tuple[int, int]:
+    """(full pages that decode completed, those of them that a later prompt repeats)."""
+    filled = repeated = 0
+    for number, turn in enumerate(turns):
+        own = page_keys(turn.history[:-1], page_size)[len(turn.prompt) // page_size :]
+        later = {key for t in turns[number + 1 :] for key in page_keys(t.prompt, page_size)}
+        filled += len(own)
+        repeated += sum(key in later for key in own)
+    return filled, repeated
