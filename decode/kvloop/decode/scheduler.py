@@ -14,6 +14,7 @@ from kvloop.decode.hand_offs import HandOffs
 from kvloop.decode.offload import Offload
 from kvloop.decode.request import OwnedRequest, Stage
 from kvloop.decode.request_pages import RequestPages
+from kvloop.decode.tail import Tails
 from kvloop.engine.batch import Segment, make_batch
 from kvloop.engine.chunks import plan_chunks
 from kvloop.engine.messages import (
@@ -70,6 +71,7 @@ class DecodeScheduler:
         """Reserved: in hand-off, in local prefill, or running."""
         self._hand_offs = HandOffs(parts, transfer, self._pages, send, self)
         self._offload = Offload(parts)
+        self._tails = Tails(parts)
 
     # --- what the front sends ---------------------------------------------------------------
 
@@ -322,7 +324,8 @@ class DecodeScheduler:
         owner.stage = Stage.ENDED
         if was_running:
             self._pages.finish(owner)
-            self._offload.close(owner)
+            extra = self._tails.of(owner, self._offload.storable(owner))
+            self._offload.close(owner, extra)
             if self._offload.holds(owner):
                 return
         self._pages.release(owner)

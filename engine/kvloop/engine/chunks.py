@@ -27,7 +27,12 @@ def plan_chunks(
     for prompt in prompts:
         room = budget - sum(takes)
         rest = prompt.num_tokens - prompt.num_done
-        take = rest if rest <= room else room // page_size * page_size
+        take = rest if rest <= room else _whole_pages(prompt.num_done, room, page_size)
         is_enough = bool(takes) and sum(takes) >= (enough or budget)
         takes.append(0 if is_enough else take)
     return takes
+
+
+def _whole_pages(num_done: int, room: int, page_size: int) -> int:
+    """Tokens up to the last end of a page within `room`; what is done may end inside a page."""
+    return max((num_done + room) // page_size * page_size - num_done, 0)

@@ -7,8 +7,10 @@ from dataclasses import replace
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.parts import NodeParts
 from kvloop.prefill.job import Job
-from kvloop.prefill.prefetch import Prefetch, Prefetcher
+from kvloop.prefill.prefetch import Prefetcher
 from kvloop.prefill.storage_writer import StorageWriter
+from kvloop.prefill.tail import JobTails
+from kvloop.prefill.tail_search import Tails
 from kvloop.shared_cache.hicache import HiCache
 from kvloop.shared_cache.hicache_names import PrefetchPolicy, WritePolicy
 from kvloop.shared_cache.hicache_parts import HiCacheConfig
@@ -30,13 +32,21 @@ class CacheController:
         self._page_size = config.page_size
         self._page_bytes = parts.shape.payload_bytes * parts.shape.head_groups
         self.cache = HiCache(
-            parts.kv.num_pages, parts.pool, parts.mover, hicache_config(config), observer=self
+            parts.kv.num_pages,
+            parts.pool,
+            parts.mover,
+            hicache_config(config),
+            observer=self,
+            tiers=parts.events,
         )
+        self._events = parts.events
         self.limits = prefetch_limits(config)
         self.rates = Rates()
         self._prefetcher = Prefetcher(
             parts.store, self.cache, self.rates, self._unfulfilled, parts.shape.slot_bytes
         )
+        self._tails = Tails(parts.store, self.cache, self._count_tail, config.tail_objects)
+        self.tails = JobTails(self._tails, self.cache, self._count_tail)
         self._writer = StorageWriter(parts.store)
         self._generation = parts.store.generation
 
@@ -52,11 +62,13 @@ class CacheController:
         for written in self._writer.collect():
             self.cache.marks.stored(written.run, written.results)
         self._prefetcher.turn()
+        self._tails.turn()
         self._write()
 
     def close(self, timeout_s: float) -> None:
         """Store what is queued, within the deadline."""
         self._prefetcher.close()
+        self._tails.close()
         self._write()
         self._writer.close(timeout_s)
 
@@ -64,13 +76,19 @@ class CacheController:
 
     def look_up(self, job: Job) -> None:
         """Begin to read from L3 what L1 and L2 lack of a prompt that has just come."""
+        if self._events is not None:
+            request, seed = job.request, job.request.cache_seed
+            seed_bytes = bytes.fromhex(seed) if seed else None
+            self._events.learn(request.attempt, job.keys, lambda: request.prompt, seed_bytes)
         known = self.cache.look_up(job.keys[: job.num_reusable]) if job.reads_tree else 0
         job.num_look_ups, job.num_known = job.num_look_ups + 1, known
+        self.tails.drop(job)
         missing = job.num_reusable - known
-        if not missing or not self._store.is_attached:
+        if not self._store.is_attached:
             return
-        if missing * self._page_size < self.limits.threshold:
+        if missing * self._page_size < self.limits.threshold or not missing:
             self._unfulfilled("threshold", missing)
+            self.tails.seek(job, known)
             return
         if job.reads_tree:
             job.follows = self._prefetcher.under_way(job.keys[known])
@@ -85,14 +103,25 @@ class CacheController:
             self.look_up(job)  # what it brought is in L2; there may be more in L3
         prefetch = job.prefetch or job.follows
         if prefetch is None:
-            return self._looks_again(job)
-        reason = "" if prefetch.is_done else self._stop_reason(job, prefetch, now)
+            return self._looks_again(job) or self._waits_for_tail(job, now)
+        if job.prefetch is not None and prefetch.is_answered:
+            self.tails.seek(job, prefetch.first + prefetch.num_found)
+        num_arrived = len(prefetch.writers)
+        is_done = prefetch.is_done
+        reason = "" if is_done else self._stop_reason(job, prefetch.num_wanted, num_arrived, now)
         if reason is None:
             return True
         if job.prefetch is not None:
             job.fetched = self._prefetcher.take(job.prefetch, reason)
         job.prefetch = job.follows = None
-        return not reason and self._looks_again(job)
+        return not reason and (self._looks_again(job) or self._waits_for_tail(job, now))
+
+    def _waits_for_tail(self, job: Job, now: float) -> bool:
+        """It is waited for as one page more would be."""
+        if job.tail is None or job.tail.is_done:
+            return False
+        num_arrived = len(job.fetched.slots) if job.fetched is not None else 0
+        return self._stop_reason(job, num_arrived + 1, num_arrived, now) is None
 
     def _looks_again(self, job: Job) -> bool:
         """Pages may have left L1 and L2 while the job queued: what followed them is of no use."""
@@ -109,11 +138,13 @@ class CacheController:
     def place(self, job: Job) -> bool:
         """Lease the job's pages; False where too few are free."""
         request = job.request
+        self.tails.take(job)
         job.lease = self.cache.acquire(
             job.keys,
             num_pages=job.num_pages,
             num_readable=job.num_reusable,
             fetched=job.fetched,
+            tail=job.fetched_tail,
             reads_tree=job.reads_tree,
             owner=request.tenant,
             priority=request.priority,
@@ -121,6 +152,7 @@ class CacheController:
         if job.lease is None:
             return False
         job.fetched = None
+        self.tails.placed(job)
         job.num_done = len(job.lease.sources) * self._page_size
         return True
 
@@ -133,10 +165,13 @@ class CacheController:
 
     def forget(self, job: Job) -> None:
         """The job is over, however it ended."""
+        if self._events is not None:
+            self._events.forget(job.request.attempt)
         if job.prefetch is not None:
             self._prefetcher.drop(job.prefetch)
         if job.fetched is not None:
             self.cache.give_back(job.fetched)
+        self.tails.drop(job)
         if job.lease is not None:
             self.cache.release(job.lease)
         job.prefetch = job.follows = job.fetched = job.lease = None
@@ -181,12 +216,12 @@ class CacheController:
         num_bytes = pages * self._page_bytes if result == "done" else 0
         self._metrics.moved(path, result, pages, num_bytes, seconds)
 
-    def _stop_reason(self, job: Job, prefetch: Prefetch, now: float) -> str | None:
+    def _stop_reason(self, job: Job, num_wanted: int, num_arrived: int, now: float) -> str | None:
         job.ready_at = job.ready_at or now
         wait = Wait(
             waited_s=now - job.ready_at,
-            num_wanted=prefetch.num_wanted,
-            num_arrived=len(prefetch.writers),
+            num_wanted=num_wanted,
+            num_arrived=num_arrived,
             page_size=self._page_size,
         )
         limits = self.limits
@@ -214,6 +249,9 @@ class CacheController:
             if not runs:
                 return
             self._writer.submit(runs[0])
+
+    def _count_tail(self, result: str, tokens: int) -> None:
+        self._metrics.tail_tokens.labels(result).inc(tokens)
 
     def _unfulfilled(self, reason: str, pages: int) -> None:
         if pages > 0:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from kvloop.prefill.attempt import Attempt
 from kvloop.prefill.prefetch import Prefetch
-from kvloop.shared_cache.hicache_parts import Fetched, Lease
+from kvloop.prefill.tail_search import TailSearch
+from kvloop.shared_cache.hicache_parts import Fetched, FetchedTail, Lease
 from kvloop.shared_cache.keys import page_keys
 from kvloop.shared_cache.wire import PrefillRequest, PromptSources, StorageState
 
@@ -28,6 +29,10 @@ class Job:
     """Another job's, which brings what this one needs first: nothing is read twice at a time."""
     fetched: Fetched | None = None
     """What the prefetch brought, until the lease has it."""
+    tail: TailSearch | None = None
+    """For the partial page behind what L3 is known to have."""
+    fetched_tail: FetchedTail | None = None
+    """What it brought, until the lease has it."""
     lease: Lease | None = None
     """The job's device pages, once it has been placed."""
     ready_at: float | None = None
@@ -65,6 +70,11 @@ class Job:
     def num_reusable(self) -> int:
         """Leading pages that may come from a tier: the last token is always computed."""
         return min((self.num_tokens - 1) // self.page_size, len(self.keys))
+
+    @property
+    def seed(self) -> bytes | None:
+        """What the chain of its keys begins with."""
+        return bytes.fromhex(self.request.cache_seed) if self.request.cache_seed else None
 
     @property
     def reads_tree(self) -> bool:

@@ -157,7 +157,11 @@ class PrefillScheduler:
         self.controller.turn()
         self._admit()
         self._tell_progress()
-        wanted = [job for job in self._running if not job.attempt.is_cancelled]
+        wanted = [
+            job
+            for job in self._running
+            if not job.attempt.is_cancelled and self.controller.tails.has_settled(job)
+        ]
         takes = plan_chunks(
             wanted, self._config.chunk_tokens, self._page_size, self._parts.enough_tokens
         )
@@ -186,19 +190,23 @@ class PrefillScheduler:
             self._waiting.remove(job)
             self._running.append(job)
             self._metrics.queue_seconds.observe(now - job.created_at)
-            self._account(job)
             self._pushes.found(job)
 
     def _account(self, job: Job) -> None:
         assert job.lease is not None
+        tail = job.lease.tail
         job.sources = prompt_sources(
             num_tokens=job.num_tokens,
             page_size=self._page_size,
             pages=job.lease.sources,
             num_held_pages=job.request.first_page,
+            tail_tokens=tail.num_tokens if tail is not None else 0,
+            tail_writer=tail.writer if tail is not None else "decode",
         )
         for writer in ("prefill", "decode"):
             num_tokens = job.lease.sources.count(writer) * self._page_size
+            if tail is not None and tail.writer == writer:
+                num_tokens += tail.num_tokens
             self._metrics.storage_hit_tokens.labels(writer).inc(num_tokens)
 
     def _compute(self, chosen: Sequence[tuple[Job, int]]) -> None:
@@ -241,6 +249,7 @@ class PrefillScheduler:
         states = [SamplingState(job.request.sampling, job.request.prompt) for job in jobs]
         sampled = sample(logits, states, [job.num_tokens for job in jobs])
         for job, first in zip(jobs, sampled, strict=True):
+            self._account(job)
             self.controller.publish(job)
             done = PrefillDone(
                 first_token=first.token,

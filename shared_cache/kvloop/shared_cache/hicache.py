@@ -12,6 +12,7 @@ from kvloop.shared_cache.hicache_names import WritePolicy
 from kvloop.shared_cache.hicache_parts import (
     FailedMove,
     Fetched,
+    FetchedTail,
     HiCacheConfig,
     HostRun,
     LayerMove,
@@ -25,7 +26,7 @@ from kvloop.shared_cache.host_tier import HostTier
 from kvloop.shared_cache.page_allocator import PageAllocator
 from kvloop.shared_cache.slot_owners import SlotOwners
 from kvloop.shared_cache.storage_marks import StorageMarks
-from kvloop.shared_cache.tree import Leaving, Match, RadixTree
+from kvloop.shared_cache.tree import Leaving, Match, RadixTree, TierObserver
 from kvloop.shared_cache.tree_node import ABSENT, Tier
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,10 @@ class HiCache:
         mover: Mover,
         config: HiCacheConfig,
         observer: Observer | None = None,
+        tiers: TierObserver | None = None,
     ) -> None:
         self.config = config
-        self.tree = RadixTree(config.device_policy, config.host_policy)
+        self.tree = RadixTree(config.device_policy, config.host_policy, tiers)
         self.host = HostTier(host, self.tree, config)
         self.num_device_pages = num_device_pages
         self.write_policy: WritePolicy = config.write_policy
@@ -77,7 +79,7 @@ class HiCache:
         self._mover = mover
         self._observer = observer
         self._flights: list[_Flight] = []
-        self._leaving: list[tuple[Move, list[int]]] = []
+        self._leaving: list[tuple[list[LayerMove], list[int]]] = []
 
     # --- what is where ------------------------------------------------------------------------
 
@@ -106,6 +108,7 @@ class HiCache:
         num_pages: int,
         num_readable: int,
         fetched: Fetched | None = None,
+        tail: FetchedTail | None = None,
         reads_tree: bool = True,
         owner: str = "",
         priority: int = 0,
@@ -113,7 +116,8 @@ class HiCache:
         """Lease `num_pages` device pages, or None where too few can be freed.
 
         The leading ones hold what L1 has of `keys[:num_readable]`, and get what L2 has and what was
-        fetched for this request. With the lease the slots of `fetched` have a new owner.
+        fetched for this request; the next one gets `tail`, if it is that page's. With the lease the
+        slots of `fetched` and `tail` have a new owner.
         """
         self.poll()  # a backup that failed leaves no page to be found
         fetched = fetched or Fetched()
@@ -126,8 +130,11 @@ class HiCache:
             self.tree.unlock(held)
             return None
         slots, sources = _below(found, fetched, num_readable)
-        self._slots.retain(slots)
-        self._slots.free(fetched.slots)
+        fits = tail is not None and tail.index == num_device + len(slots)
+        given = [tail.slot] if tail is not None else []
+        tail_slots = given if fits else []
+        self._slots.retain(slots + tail_slots)
+        self._slots.free([*fetched.slots, *given])
         if reads_tree:
             self.tree.match(readable, priority)
         on_device: list[PageSource] = ["device"] * num_device
@@ -139,6 +146,8 @@ class HiCache:
             sources=on_device + sources,
             num_locked=num_device,
             own=fresh,
+            tail=tail if fits else None,  # loaded first: all computing waits for it
+            tail_load=self._load_back(fresh[len(slots) :][: len(tail_slots)], tail_slots),
             load=self._load_back(fresh[: len(slots)], slots),
             owner=owner,
             priority=priority,
@@ -166,8 +175,9 @@ class HiCache:
         """The request needs its pages no more."""
         self.tree.unlock(lease.keys[: lease.num_locked])
         lease.num_locked = 0
-        if lease.load is not None and not lease.load.is_done:
-            self._leaving.append((lease.load, lease.own))
+        moves = [m for m in (lease.load, lease.tail_load) if m is not None and not m.is_done]
+        if moves:
+            self._leaving.append((moves, lease.own))
         else:
             self._device.free(lease.own)
         lease.own = []
@@ -199,11 +209,11 @@ class HiCache:
             else:
                 self._flights.append(flight)
         leaving, self._leaving = self._leaving, []
-        for move, pages in leaving:
-            if move.is_done:
+        for moves, pages in leaving:
+            if all(move.is_done for move in moves):
                 self._device.free(pages)
             else:
-                self._leaving.append((move, pages))
+                self._leaving.append((moves, pages))
 
     def flush(self) -> tuple[int, int]:
         """Drop all that is not in use from L1 and L2: pages freed, pages that stayed."""

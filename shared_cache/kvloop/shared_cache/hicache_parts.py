@@ -115,6 +115,18 @@ class Fetched:
         return self.first + len(self.slots)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedTail:
+    """A partial page that was read for one request; it owns the slot until it is served."""
+
+    index: int
+    """In the prompt, of the page that it is the beginning of."""
+    num_tokens: int
+    """Leading ones that need not be computed."""
+    slot: int
+    writer: Role
+
+
 @dataclass(slots=True, kw_only=True)
 class Lease:
     """One request's device pages, its own until `HiCache.release`."""
@@ -133,6 +145,10 @@ class Lease:
     """Brings the pages that were found below the device."""
     owner: str
     priority: int
+    tail: FetchedTail | None = None
+    """What the page behind `sources` begins with; its slot is the move's."""
+    tail_load: LayerMove | None = None
+    """Brings it: all of that page is written, so nothing is computed there before it is done."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -41,7 +41,7 @@ def page_keys(
     if page_size <= 0:
         raise ValueError(f"page_size must be positive, got {page_size}")
     num_pages = len(tokens) // page_size
-    data = _token_bytes(tokens[: num_pages * page_size])
+    data = token_bytes(tokens[: num_pages * page_size])
     step = page_size * _TOKEN_BYTES
     digest = (parent if parent is not None else seed) or b""
     keys = []
@@ -51,14 +51,8 @@ def page_keys(
     return keys
 
 
-def _field(value: str | None) -> bytes:
-    if value is None:
-        return b"\x00"
-    data = value.encode()
-    return b"\x01" + len(data).to_bytes(8, "little") + data
-
-
-def _token_bytes(tokens: Sequence[int]) -> bytes:
+def token_bytes(tokens: Sequence[int]) -> bytes:
+    """Tokens as keys digest them; raises ValueError for one outside 0 .. 2**32 - 1."""
     try:
         words = array("I", tokens)
     except OverflowError:
@@ -67,3 +61,10 @@ def _token_bytes(tokens: Sequence[int]) -> bytes:
     if sys.byteorder == "big":
         words.byteswap()
     return words.tobytes()
+
+
+def _field(value: str | None) -> bytes:
+    if value is None:
+        return b"\x00"
+    data = value.encode()
+    return b"\x01" + len(data).to_bytes(8, "little") + data

@@ -37,3 +37,8 @@ def test_a_step_stays_in_its_budget_and_always_moves_the_oldest_on(waiting, page
     assert sum(takes) <= pages * 16 and takes[0] > 0
     for prompt, take in zip(waiting, takes, strict=True):
         assert take == prompt.num_tokens or take % 16 == 0
+
+
+def test_a_prompt_that_starts_inside_a_page_is_cut_at_a_pages_end_too() -> None:
+    assert plan_chunks([Prompt(100, num_done=21)], 32, 16) == [27]
+    assert plan_chunks([Prompt(30), Prompt(100, num_done=21)], 40, 16) == [30, 0]
