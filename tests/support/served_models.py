@@ -31,11 +31,11 @@ def save_served(kind: str, path: Path, vocab_size: int, tokenizer: Any = None) -
     config = getattr(transformers, f"{NAMES[kind]}Config")(**shape)
     model = getattr(transformers, f"{NAMES[kind]}ForCausalLM")(config).float()
     model.save_pretrained(path)
-    (tokenizer or _letters(vocab_size)).save_pretrained(path)
+    (tokenizer or letters(vocab_size)).save_pretrained(path)
     return str(path)
 
 
-def _letters(vocab_size: int) -> Any:
+def letters(vocab_size: int) -> Any:
     """One token a code point: enough for tests that speak token ids."""
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
