@@ -79,10 +79,8 @@ class PairCanary:
             self._check_transfer(shape, first, prompt, began),
             self._check_write_back(shape, first, tokens),
         )
-        if first.error is not None:
-            return transfer, write_back, skipped("reuse", f"turn 1: {first.error}")
         if write_back.state == "failed":
-            return transfer, write_back, skipped("reuse", "decode's pages are not in L3")
+            return transfer, write_back, skipped("reuse", "write_back failed")
         return transfer, write_back, await self._check_reuse(shape, tokens)
 
     async def _check_transfer(
@@ -106,7 +104,7 @@ class PairCanary:
     ) -> StageReport:
         began = self._now()
         if turn.error is not None:
-            return judge_write_back(self._pair, shape, turn, "", 0.0)
+            return judge_write_back(self._pair, shape, turn, "not asked", 0.0)
         kept = tokens[: shape.num_pages * shape.page_size]
         seen = await self._ask_until(
             "exists",

@@ -70,8 +70,6 @@ def judge_write_back(
 ) -> StageReport:
     """Is every full page of turn 1 in L3, checked, and are decode's its own?"""
     expected = {"pages": shape.num_pages, "by_decode": shape.decode_pages}
-    if turn.error is not None:
-        return skipped("write_back", f"turn 1: {turn.error}")
     pages = seen.stored if isinstance(seen, PageReply) else ()
     good = [page for page in pages if page.result == "good"]
     by_decode = sum(page.writer == "decode" for page in pages[shape.prompt_pages :])
@@ -80,6 +78,8 @@ def judge_write_back(
     def verdict(state: State, reason: str = "") -> StageReport:
         return _report("write_back", state, reason, took_s, expected, found)
 
+    if turn.error is not None:
+        return verdict("failed", f"turn 1's answer: {turn.error}")
     if isinstance(seen, str) or seen.problem is not None:
         why = seen if isinstance(seen, str) else seen.problem
         return verdict("unknown", f"decode {pair.decode.url} did not look into L3: {why}")
