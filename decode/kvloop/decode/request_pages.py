@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kvloop.decode.request import OwnedRequest
 from kvloop.engine.device_cache import DeviceCache
+from kvloop.engine.event_recorder import EventRecorder
 from kvloop.shared_cache.hicache_names import EvictionPolicy
 
 
@@ -15,8 +16,14 @@ class RequestPages:
     them; they stay locked for this one, which may read `pages` until `release`.
     """
 
-    def __init__(self, num_pages: int, policy: EvictionPolicy = "lru") -> None:
-        self.cache = DeviceCache(num_pages, policy)
+    def __init__(
+        self,
+        num_pages: int,
+        policy: EvictionPolicy = "lru",
+        events: EventRecorder | None = None,
+    ) -> None:
+        self.cache = DeviceCache(num_pages, policy, events)
+        self._events = events
 
     def reserve(self, owner: OwnedRequest) -> bool:
         """All pages that the request can need, or none: a running request is never preempted."""
@@ -60,7 +67,13 @@ class RequestPages:
         owner.grow_keys()
         full = owner.keys[: owner.num_kv // owner.page_size]
         pages = owner.pages[: len(full)]
+        if self._events is not None:
+            self._events.learn(
+                owner.request_id, full, lambda: owner.request.prompt + owner.output, owner.seed
+            )
         owner.duplicates = self.cache.insert(full, pages, owner.request.priority)
+        if self._events is not None:
+            self._events.forget(owner.request_id)
         self.cache.lock(full)
         self.cache.unlock(owner.keys[: owner.num_locked])
         owner.num_locked = len(full)

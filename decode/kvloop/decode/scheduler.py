@@ -58,7 +58,8 @@ class DecodeScheduler:
         self._parts, self._send = parts, send
         self._config, self._metrics = parts.config, parts.metrics
         self._page_size = parts.config.page_size
-        self._pages = RequestPages(parts.kv.num_pages, parts.config.radix_eviction_policy)
+        policy = parts.config.radix_eviction_policy
+        self._pages = RequestPages(parts.kv.num_pages, policy, parts.events)
         self._limits = Limits(
             namespace=parts.identity.namespace,
             generation=parts.identity.generation,

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 
 from kvloop.shared_cache.hicache_names import EvictionPolicy
 from kvloop.shared_cache.page_allocator import PageAllocator
-from kvloop.shared_cache.tree import RadixTree
+from kvloop.shared_cache.tree import RadixTree, TierObserver
 from kvloop.shared_cache.tree_node import Tier
 
 
 class DeviceCache:
     """L1: pages are free, held by a request, or cached in the tree (locked while read)."""
 
-    def __init__(self, num_pages: int, policy: EvictionPolicy = "lru") -> None:
+    def __init__(
+        self,
+        num_pages: int,
+        policy: EvictionPolicy = "lru",
+        observer: TierObserver | None = None,
+    ) -> None:
         self._allocator = PageAllocator(num_pages)
-        self._tree = RadixTree(policy)
+        self._tree = RadixTree(policy, observer=observer)
         self.num_pages = num_pages
 
     @property

@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from kvloop.engine.engine_client import EngineClient
+from kvloop.engine.event_config import events_config
 from kvloop.engine.messages import Hello, ToFront
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.page_check_route import PageCheckRoute
@@ -40,6 +41,8 @@ class NodeFront:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.secret = config.node_secret()
+        # The engine would say it only when the model is loaded.
+        events_config(config.kv_events_config, config.host, has_secret=self.secret is not None)
         self.engine: EngineClient
         self.http: aiohttp.ClientSession
         self.hello: Hello | None = None
@@ -88,6 +91,7 @@ class NodeFront:
             max_context=self.hello.max_context,
             ready=not self.is_stopping,
             load=self.engine.load,
+            events=self.hello.events,
         )
 
     # --- life -------------------------------------------------------------------------------

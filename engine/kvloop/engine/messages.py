@@ -166,6 +166,8 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
     max_context: int
     model_path: str
     info: dict[str, str | int | float | bool | None]
+    events: str = ""
+    """`NodeRecord.events`."""
 
 
 class LoadReport(msgspec.Struct, frozen=True, tag=True):

@@ -50,6 +50,9 @@ class NodeMetrics:
         self.tail_tokens = self._counter(
             "kvloop_tail_tokens", "Tokens of partial last pages, by what became of them", "result"
         )
+        self.kv_events = self._counter(
+            "kvloop_kv_events", "Pages whose entering or leaving a tier was published", "kind"
+        )
         self.faults = self._counter("kvloop_faults", "Faults seen and survived", "kind")
         self.fallbacks = self._counter("kvloop_fallbacks", "Paths left for another", "kind")
         self.offload_backlog = Gauge(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from kvloop.engine.event_recorder import EventRecorder
 from kvloop.engine.host_size import host_size
 from kvloop.engine.kv_pool import KVPool
 from kvloop.engine.loaded_model import LoadedModel, load_engine_model
@@ -52,6 +53,8 @@ class NodeParts:
     store: PageStore
     metrics: NodeMetrics
     identity: Identity
+    events: EventRecorder | None = None
+    """Observes the tree's tiers; None: nobody is told."""
 
     @property
     def model(self) -> Transformer:
@@ -90,7 +93,7 @@ def _nothing() -> None:
     return None
 
 
-def build_parts(config: NodeConfig) -> NodeParts:
+def build_parts(config: NodeConfig, events: EventRecorder | None = None) -> NodeParts:
     """Load the model and make the pools; raises ConfigError for what the user must change."""
     loaded = load_engine_model(
         config.model,
@@ -134,6 +137,7 @@ def build_parts(config: NodeConfig) -> NodeParts:
         store=store,
         metrics=metrics,
         identity=identity,
+        events=events,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import msgspec
 
+from kvloop.engine.event_publication import Publication
 from kvloop.engine.link import EngineLink
 from kvloop.engine.messages import (
     STOP,
@@ -104,7 +105,9 @@ def yield_cores(nice: int) -> None:
 def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) -> None:
     # SIGTERM's default ends a process that is still loading at once: it holds nothing yet.
     stop = threading.Event()
-    parts = build_parts(config)
+    publication = Publication(config)
+    parts = build_parts(config, publication.recorder)
+    publication.count_on(parts.metrics.kv_events)
     transfer = Transfer(config.transfer_host, config.transfer_protocol, config.transfer_device)
     transfer.register(parts.kv.address, parts.kv.num_bytes)
     scheduler = make_scheduler(parts, transfer, link.send)
@@ -119,14 +122,19 @@ def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) 
         or scheduler.intercept(message)
     )
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    link.send(_hello(parts, transfer))
-    _loop(scheduler, admin, link, stop)
+    link.send(_hello(parts, transfer, publication))
+    _loop(scheduler, admin, link, publication, stop)
     scheduler.close(config.drain_timeout_s)
+    publication.close()
     parts.store.close()
 
 
 def _loop(
-    scheduler: Scheduler, admin: StorageAdmin, link: EngineLink, stop: threading.Event
+    scheduler: Scheduler,
+    admin: StorageAdmin,
+    link: EngineLink,
+    publication: Publication,
+    stop: threading.Event,
 ) -> None:
     is_busy, reported_at, reported = False, 0.0, NodeLoad()
     while not stop.is_set():
@@ -139,6 +147,7 @@ def _loop(
                 scheduler.handle(message)
         admin.turn()
         is_busy = scheduler.step()
+        publication.turn()
         now = time.monotonic()
         if now - reported_at > _LOAD_EVERY_S and (load := scheduler.load()) != reported:
             link.send(LoadReport(load))
@@ -174,7 +183,7 @@ def _call(name: str, scheduler: Scheduler) -> bytes:
     return msgspec.json.encode(scheduler.describe())
 
 
-def _hello(parts: NodeParts, transfer: Transfer) -> Hello:
+def _hello(parts: NodeParts, transfer: Transfer, publication: Publication) -> Hello:
     return Hello(
         incarnation=parts.identity.incarnation,
         namespace=parts.identity.namespace,
@@ -187,5 +196,7 @@ def _hello(parts: NodeParts, transfer: Transfer) -> Hello:
             "device_pool_pages": parts.kv.num_pages,
             "host_pool_slots": parts.pool.num_slots,
             "object_bytes": parts.shape.object_bytes,
+            **publication.info,
         },
+        events=publication.url,
     )

@@ -6,7 +6,7 @@ import heapq
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kvloop.shared_cache.eviction import Rank, rank_of
 from kvloop.shared_cache.hicache_names import EvictionPolicy
@@ -25,6 +25,16 @@ class Leaving(NamedTuple):
 Spill = Callable[[list[Leaving]], None]
 """Told of all that has left before any of it is forgotten; may put it into another tier."""
 _Queue = list[tuple[Rank, int, Node]]
+
+
+class TierObserver(Protocol):
+    """Told at once of pages that enter or leave a tier; the tree waits for it."""
+
+    def entered(self, node: Node, tier: Tier, first: int, num: int) -> None:
+        """So many pages of a node, from one on."""
+
+    def left(self, node: Node, tier: Tier, indices: Sequence[int]) -> None:
+        """Pages of a node, which still knows their keys."""
 
 
 class Match(NamedTuple):
@@ -55,9 +65,11 @@ class RadixTree:
         self,
         device_policy: EvictionPolicy = "lru",
         host_policy: EvictionPolicy | None = None,
+        observer: TierObserver | None = None,
     ) -> None:
         policies: list[EvictionPolicy] = [device_policy, host_policy or device_policy, "lru"]
         self._ranks = [rank_of(policy) for policy in policies]
+        self._observer = observer
         self._root = Node(None, b"")
         self._clock = 0
         self._num_entries = 0
@@ -186,7 +198,7 @@ class RadixTree:
         at, num = 0, len(indices)
         for node, first, known in self._path(b"".join(keys)):
             while at < num and indices[at] < first + known:
-                self._set(node, tier, indices[at] - first, values[at])
+                self._change(node, tier, indices[at] - first, values[at])
                 at += 1
             self._prune(node)
         return list(values[at:])
@@ -194,7 +206,7 @@ class RadixTree:
     def put(self, node: Node, tier: Tier, index: int, value: int) -> None:
         """Set one page's value in a tier where it is absent; for `Spill`."""
         assert node.values[tier][index] == ABSENT
-        self._set(node, tier, index, value)
+        self._change(node, tier, index, value)
 
     # --- leaving ------------------------------------------------------------------------------
 
@@ -310,14 +322,27 @@ class RadixTree:
             node.num[tier], node.ends[tier] = len(offered), first + len(offered)
             self._count(node, tier, len(offered))
             self._appeared(node, tier)
+            if self._observer is not None:
+                self._observer.entered(node, tier, first, len(offered))
             return []
         left_over = []
         for index, value in enumerate(offered, first):
             if values[index] == ABSENT:
-                self._set(node, tier, index, value)
+                self._change(node, tier, index, value)
             elif values[index] != value:
                 left_over.append(value)
         return left_over
+
+    def _change(self, node: Node, tier: Tier, index: int, value: int) -> None:
+        """As `_set`; the observer is told of it."""
+        was_there = node.values[tier][index] != ABSENT
+        self._set(node, tier, index, value)
+        if self._observer is None or was_there == (value != ABSENT):
+            return
+        if was_there:
+            self._observer.left(node, tier, [index])
+        else:
+            self._observer.entered(node, tier, index, 1)
 
     def _set(self, node: Node, tier: Tier, index: int, value: int) -> None:
         """Any change of one page in one tier, with all that follows for the tree."""
@@ -356,6 +381,8 @@ class RadixTree:
         values = [node.values[tier][index] for index in indices]
         for index in indices:
             self._set(node, tier, index, ABSENT)
+        if self._observer is not None:
+            self._observer.left(node, tier, indices)
         return Leaving(node, indices, values)
 
     def _prune(self, node: Node) -> None:
