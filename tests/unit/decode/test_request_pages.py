@@ -1,4 +1,4 @@
-"""What decode holds is not asked for again: matched, locked, shared early, dropped under pressure."""
+"""What decode holds is not asked for again: it is matched, locked, shared early, and evicted."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from kvloop.shared_cache.tree_node import Tier
 from kvloop.shared_cache.wire import CacheMode, GenerateRequest, Sampling
 
 SIZE, NUM_PAGES = 2, 14
-NEW = st.lists(st.integers(1, 2), min_size=1, max_size=7)
+NEW = st.sampled_from([[1], [1, 2, 1], [1, 2, 1, 1], [1, 2, 1, 2, 1, 2, 1], [2, 2, 1]])
 MODES = st.sampled_from(["on", "on", "on", "l3_only", "off"])
 Bytes = tuple[str, tuple[int, ...]]
 """What KV a page holds, or whose garbage: all of the sequence up to its last token."""
@@ -28,8 +28,8 @@ Bytes = tuple[str, tuple[int, ...]]
 class Live:
     owner: OwnedRequest
     salt: str
-    is_running: bool = False
-    has_ended: bool = False
+    stage: str = "hand-off"
+    """Then `running`, then `ended`."""
     offered: list[int] = field(default_factory=list)
 
     @property
@@ -39,6 +39,10 @@ class Live:
     def bytes_at(self, index: int) -> Bytes:
         """Of a page, as far as it has KV."""
         return self.salt, tuple(self.tokens[: min((index + 1) * SIZE, self.owner.num_kv)])
+
+
+def in_stage(stage: str) -> Any:
+    return precondition(lambda self: any(live.stage == stage for live in self.live))
 
 
 class PagesMachine(RuleBasedStateMachine):
@@ -54,9 +58,8 @@ class PagesMachine(RuleBasedStateMachine):
         self.num_submitted = 0
         self.histories: list[list[int]] = [[]]
 
-    def some(self, data: Any, *, running: bool = False, ended: bool = False) -> Live | None:
-        fit = [x for x in self.live if (x.is_running, x.has_ended) == (running, ended)]
-        return data.draw(st.sampled_from(fit)) if fit else None
+    def some(self, data: Any, stage: str) -> Live:
+        return data.draw(st.sampled_from([live for live in self.live if live.stage == stage]))
 
     @rule(
         data=st.data(),
@@ -101,36 +104,40 @@ class PagesMachine(RuleBasedStateMachine):
         live.offered = owner.pages[owner.num_matched : owner.num_prompt_pages]
         assert live.offered, "the page with the last token is always asked for"
 
+    @in_stage("hand-off")
     @rule(data=st.data())
     def a_hand_off_writes_and_is_not_done(self, data: Any) -> None:
-        if live := self.some(data):
-            self.memory[data.draw(st.sampled_from(live.offered))] = ("half a page", ())
+        live = self.some(data, "hand-off")
+        self.memory[data.draw(st.sampled_from(live.offered))] = ("half a page", ())
 
+    @in_stage("hand-off")
     @rule(data=st.data())
     def a_hand_off_is_done(self, data: Any) -> None:
-        if live := self.some(data):
-            for index in range(live.owner.num_matched, live.owner.num_prompt_pages):
-                self.memory[live.owner.pages[index]] = live.bytes_at(index)
-            live.is_running = True
-            self.pages.publish(live.owner)
-            live.owner.output.append(data.draw(st.integers(1, 2)))
+        live = self.some(data, "hand-off")
+        for index in range(live.owner.num_matched, live.owner.num_prompt_pages):
+            self.memory[live.owner.pages[index]] = live.bytes_at(index)
+        live.stage = "running"
+        self.pages.publish(live.owner)
+        live.owner.output.append(data.draw(st.integers(1, 2)))
 
+    @in_stage("hand-off")
     @rule(data=st.data())
     def a_hand_off_fails(self, data: Any) -> None:
-        if live := self.some(data):
-            self.pages.take_offered(live.owner, live.offered)
-            self.quarantine.append(live.offered)
-            if self.pages.replace_offered(live.owner, len(live.offered)):
-                self.offer(live)
-            else:
-                self.forget(live)
+        live = self.some(data, "hand-off")
+        self.pages.take_offered(live.owner, live.offered)
+        self.quarantine.append(live.offered)
+        if self.pages.replace_offered(live.owner, len(live.offered)):
+            self.offer(live)
+        else:
+            self.forget(live)
 
+    @in_stage("hand-off")
     @rule(data=st.data())
     def a_client_goes_during_the_hand_off(self, data: Any) -> None:
-        if live := self.some(data):
-            self.pages.take_offered(live.owner, live.offered)
-            self.quarantine.append(live.offered)
-            self.forget(live)
+        live = self.some(data, "hand-off")
+        self.pages.take_offered(live.owner, live.offered)
+        self.quarantine.append(live.offered)
+        self.forget(live)
 
     def forget(self, live: Live) -> None:
         self.pages.release(live.owner)
@@ -151,34 +158,38 @@ class PagesMachine(RuleBasedStateMachine):
         self.quarantine.remove(pages)
         self.pages.cache.free(pages)
 
+    @in_stage("running")
     @rule(data=st.data(), steps=st.integers(1, 4))
     def a_request_decodes(self, data: Any, steps: int) -> None:
-        live = self.some(data, running=True)
+        live = self.some(data, "running")
         for _ in range(steps):
-            if live is None or len(live.owner.output) == live.owner.request.sampling.max_tokens:
+            if len(live.owner.output) == live.owner.request.sampling.max_tokens:
                 return
             live.owner.output.append(data.draw(st.integers(1, 2)))
             index = (live.owner.num_kv - 1) // SIZE
             self.memory[live.owner.pages[index]] = live.bytes_at(index)
 
+    @in_stage("running")
     @rule(data=st.data())
     def a_running_request_shares_what_is_full(self, data: Any) -> None:
-        if live := self.some(data, running=True):
-            self.pages.publish(live.owner)
+        live = self.some(data, "running")
+        self.pages.publish(live.owner)
 
+    @in_stage("running")
     @rule(data=st.data())
     def a_request_ends_and_the_offload_reads_its_pages(self, data: Any) -> None:
-        if live := self.some(data, running=True):
-            self.pages.finish(live.owner)
-            live.is_running, live.has_ended = False, True
-            self.histories.append(live.tokens)
-            assert len(live.owner.pages) == -(-live.owner.num_kv // SIZE)
+        live = self.some(data, "running")
+        self.pages.finish(live.owner)
+        live.stage = "ended"
+        self.histories.append(live.tokens)
+        assert len(live.owner.pages) == -(-live.owner.num_kv // SIZE)
 
+    @in_stage("ended")
     @rule(data=st.data())
     def the_offload_lets_go(self, data: Any) -> None:
-        if live := self.some(data, ended=True):
-            self.forget(live)
-            assert live.owner.pages == []
+        live = self.some(data, "ended")
+        self.forget(live)
+        assert live.owner.pages == []
 
     @rule()
     def flush(self) -> None:
@@ -212,7 +223,7 @@ class PagesMachine(RuleBasedStateMachine):
     def requests_read_their_own_bytes(self) -> None:
         for live in self.live:
             first_unsure = live.owner.num_matched
-            if live.is_running or live.has_ended:
+            if live.stage != "hand-off":
                 first_unsure = -(-live.owner.num_kv // SIZE)
             for index in range(first_unsure):
                 assert self.memory[live.owner.pages[index]] == live.bytes_at(index)
@@ -235,5 +246,5 @@ class PagesMachine(RuleBasedStateMachine):
         assert cache.flush()[1] == 0 and cache._allocator.num_free == NUM_PAGES
 
 
-PagesMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+PagesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 test_pages_of_requests_in_any_order = PagesMachine.TestCase
