@@ -57,7 +57,7 @@ class RequestPages:
         return True
 
     def publish(self, owner: OwnedRequest) -> None:
-        """Share all pages that are full of KV; may be called again when there are more.
+        """Share all pages that are full of KV, where the cache is on; may be called again.
 
         Of a page that the tree has already the request keeps its own copy until `release`: it may
         be read by a move that is under way.
