@@ -113,16 +113,27 @@ class Recorder:
 
     pages: Counter[tuple[str, str]] = field(default_factory=Counter)
     unfulfilled: Counter[str] = field(default_factory=Counter)
+    tails: Counter[str] = field(default_factory=Counter)
 
     def moved(self, path: str, result: str, pages: int, num_bytes: int, seconds: float) -> None:
         self.pages[path, result] += pages
 
     @property
     def prefetch_unfulfilled(self) -> Any:
-        def labels(reason: str) -> Any:
-            return SimpleNamespace(inc=lambda n: self.unfulfilled.update({reason: n}))
+        return _counter(self.unfulfilled)
 
-        return SimpleNamespace(labels=labels)
+    @property
+    def tail_tokens(self) -> Any:
+        return _counter(self.tails)
+
+
+def _counter(counts: Counter[str]) -> Any:
+    """As a metric with one label."""
+
+    def labels(value: str) -> Any:
+        return SimpleNamespace(inc=lambda n: counts.update({value: n}))
+
+    return SimpleNamespace(labels=labels)
 
 
 class HiCacheNode:
@@ -169,6 +180,7 @@ class HiCacheNode:
                 "kvloop.prefill.cache_controller", StorageWriter=WatchedWriter, Rates=rates
             ),
             patch("kvloop.prefill.prefetch.Workers", self.gate.workers),
+            patch("kvloop.prefill.tail_search.Workers", self.gate.workers),
             patch("kvloop.prefill.prefetch._BATCH_BYTES", SHAPE.slot_bytes * _BATCH),
             patch("kvloop.shared_cache.storage_marks._MIN_STORING", min_storing),
         ):
@@ -253,6 +265,7 @@ class HiCacheNode:
             shape=SHAPE,
             store=self.store,
             metrics=self.metrics,
+            events=None,
         )
         return cast(NodeParts, parts)
 
