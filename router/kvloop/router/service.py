@@ -16,6 +16,8 @@ from kvloop.router.canary.probe import Probe
 from kvloop.router.canary.runner import Canary
 from kvloop.router.config import RouterConfig, read_secret
 from kvloop.router.dispatch import Dispatcher
+from kvloop.router.event_feeds import EventFeeds
+from kvloop.router.event_metrics import EventMetrics
 from kvloop.router.history import History
 from kvloop.router.history_recall import ChatMemory
 from kvloop.router.history_store import shared_records
@@ -46,6 +48,8 @@ class Service:
         self.metrics = RouterMetrics()
         self.registry = NodeRegistry(config.node_expiry_s)
         self.index = PrefixIndex(config.index_pages)
+        events = EventMetrics(self.metrics.registry)
+        self.events = EventFeeds(self.registry, self.index, events, self.node_secret)
         self.strip_rules = StripRules()
         self.returns = Returns(config.session_horizon_s, self.metrics.session_seen)
         self.threads = TokenizerThreads()
@@ -118,5 +122,7 @@ class Service:
         coroutines += [poll("decode", url, interval_s) for url in self.config.decode]
         coroutines.append(self.model.load_tokenizer())
         coroutines.append(self.canary.schedule())
+        if self.config.kv_events:
+            coroutines.append(self.events.run())
         coroutines.append(self.chats.follow(self.registry))
         return [asyncio.create_task(coroutine) for coroutine in coroutines]

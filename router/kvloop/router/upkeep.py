@@ -77,7 +77,11 @@ async def metrics(service: Service, request: Request) -> Response:
 async def server_info(service: Service, request: Request) -> Response:
     """What the router knows; no secrets."""
     nodes = [
-        {"state": state, **msgspec.to_builtins(record)}
+        {
+            "state": state,
+            **msgspec.to_builtins(record),
+            "kv_events": service.events.status(record.incarnation),
+        }
         for record, state in service.registry.states()
     ]
     return json_reply(
