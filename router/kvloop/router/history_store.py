@@ -123,7 +123,7 @@ class SharedRecords:
             self._writer.submit(self._write, digest, make)
 
     def close(self) -> None:
-        """Write what waits, within some seconds, and let go of the store."""
+        """Write what waits, within some seconds, and let go of the store. Once only."""
         ended: Future[None] = self._writer.submit(lambda: None)
         wait([ended], _CLOSE_S)
         for workers in (self._writer, self._readers):
