@@ -63,6 +63,11 @@ REWRITES = (
 
 REFUSES = "{{ raise_exception('no chat') }}"
 
+REFUSES_THINKING = (
+    "{% for m in messages if '<think>' in m.content %}{{ raise_exception('no thinking') }}"
+    "{% endfor %}" + KEEPS
+)
+
 
 def byte_tokenizer(
     template: str, *, shown: tuple[str, ...] = (), hidden: tuple[str, ...] = ()

@@ -43,7 +43,7 @@ async def _serve(service: Service, context: RequestContext, body: ChatRequest) -
     with ExitStack() as stack:
         (request_id,) = stack.enter_context(service.admission.admit(context.header_id, 1))
         seed = context.seed(body.cache_salt)
-        turn = await service.threads.call(turn_of, context.tenant or "", seed, messages)
+        turn = turn_of(context.tenant or "", seed, messages)
         opening = await _opening(service, body, seed, messages)
         job = await _job(service, context, body, opening, request_id, turn)
         (answer,) = await service.begin([job], stack)
@@ -100,10 +100,12 @@ async def _job(
         max_tokens=fit_max_tokens(asked, None, len(prompt), room, "messages"),
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-    skip = body.skip_special_tokens is not False
-    rules = service.strip_rules
-    tokenizer, variables = service.model.tokenizer, body.chat_template_kwargs or {}
-    strip = await service.threads.call(rules.rule, tokenizer, prompt, variables, skip)
+    strip = await service.strip_rules.rule(
+        service.model.tokenizer,
+        prompt,
+        body.chat_template_kwargs or {},
+        skip_special_tokens=body.skip_special_tokens is not False,
+    )
     return context.job(
         request_id,
         prompt,

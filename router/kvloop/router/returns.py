@@ -50,8 +50,8 @@ class Turn(NamedTuple):
 
 def turn_of(tenant: str, seed: bytes | None, messages: Sequence[Message]) -> Turn:
     """Reads the whole chat once; the text is not kept."""
-    asked = hashlib.sha256(b"kvloop-session-1" + (seed or b""))
-    system = hashlib.sha256()
+    asked = hashlib.blake2b(seed or b"", digest_size=16)
+    system = hashlib.blake2b(digest_size=16)
     depth, asked_before = 1, b""
     for message in messages:
         if message["role"] == "assistant":
@@ -64,7 +64,7 @@ def turn_of(tenant: str, seed: bytes | None, messages: Sequence[Message]) -> Tur
 
     def mark(depth: int, digest: bytes) -> Mark:
         kind = (tenant, system.digest(), min(depth, MAX_DEPTH))
-        return Mark(kind, digest[:16] + depth.to_bytes(8, "little"))
+        return Mark(kind, digest + depth.to_bytes(8, "little"))
 
     before = mark(depth - 1, asked_before) if depth > 1 else None
     return Turn(mark(depth, asked.digest()), before)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kvloop.router.tokenizer import ChatTokenizer, Message
+from kvloop.router.tokenizer import ChatTokenizer, Message, TokenizerThreads
 from kvloop.shared_cache.wire import StripRule
 
 log = logging.getLogger(__name__)
@@ -55,17 +54,18 @@ class TemplateRule:
 
 
 class StripRules:
-    """Rules of one tokenizer's template, each asked for once. Thread-safe."""
+    """Rules of one tokenizer's template, each asked for once. For one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: TokenizerThreads) -> None:
+        self._threads = threads
         self._known: OrderedDict[bytes, TemplateRule] = OrderedDict()
-        self._lock = threading.Lock()
 
-    def rule(
+    async def rule(
         self,
         tokenizer: ChatTokenizer,
         prompt: Sequence[int],
         variables: Mapping[str, Any],
+        *,
         skip_special_tokens: bool,
     ) -> StripRule | None:
         """For a chat that was rendered with `variables` to `prompt`; None too where it is unclear.
@@ -73,41 +73,42 @@ class StripRules:
         Never raises: a rule saves work, and a chat is answered without it.
         """
         try:
-            return self._of(tokenizer, variables, skip_special_tokens).of(prompt)
+            found = await self._of(tokenizer, variables, skip_special_tokens)
         except Exception:  # templates and tokenizers fail in ways of their own
             log.exception("no rule for what the chat template strips; all is stored")
             return None
+        return found.of(prompt)
 
-    def _of(
+    async def _of(
         self, tokenizer: ChatTokenizer, variables: Mapping[str, Any], skip: bool
     ) -> TemplateRule:
         kind = hashlib.sha256(json.dumps([variables, skip], sort_keys=True).encode()).digest()
-        with self._lock:
-            if kind in self._known:
-                self._known.move_to_end(kind)
-                return self._known[kind]
-        rule = template_rule(tokenizer, variables, skip_special_tokens=skip)
-        with self._lock:
-            self._known[kind] = rule
-            while len(self._known) > _MAX_KINDS:
-                self._known.popitem(last=False)
-        return rule
+        if kind not in self._known:
+            self._known[kind] = await self._threads.call(template_rule, tokenizer, variables, skip)
+        self._known.move_to_end(kind)
+        while len(self._known) > _MAX_KINDS:
+            self._known.popitem(last=False)
+        return self._known[kind]
 
 
 def template_rule(
-    tokenizer: ChatTokenizer, variables: Mapping[str, Any], *, skip_special_tokens: bool
+    tokenizer: ChatTokenizer, variables: Mapping[str, Any], skip_special_tokens: bool
 ) -> TemplateRule:
     """Ask the template. A rule is for a user's next turn.
 
-    With tools there is none: templates keep the thinking while tool results come in.
+    With tools there is none: templates keep the thinking while tool results come in. Nor is there
+    for a template that cannot be asked; it is not asked again.
     """
     if variables.get("tools"):
         return TemplateRule()
     try:
-        probe = _Probe(tokenizer, variables, skip_special_tokens)
-    except Exception as error:  # it may refuse such a chat, and is then not asked again
-        log.info("the chat template refuses the chat that it is asked with: %s", error)
+        return _answered(tokenizer, _Probe(tokenizer, variables, skip_special_tokens))
+    except Exception as error:  # templates raise on chats they do not know, in their own ways
+        log.warning("the chat template does not say what it strips; all is stored: %s", error)
         return TemplateRule()
+
+
+def _answered(tokenizer: ChatTokenizer, probe: _Probe) -> TemplateRule:
     repeated = probe.repeated_prompt()
     if repeated < len(probe.prompt):
         return TemplateRule(prompt_end=probe.prompt_end(repeated))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from kvloop.router.returns import MIN_SESSIONS, Returns, turn_of
 
 HORIZON_S = 100.0
@@ -59,6 +61,19 @@ def test_sessions_that_return_are_expected_to() -> None:
     sessions = Sessions()
     sessions.two_turns(3 * MIN_SESSIONS)
     assert sessions.ask(chat("new")) is True
+
+
+@pytest.mark.parametrize(("one_in", "expected"), [(10, False), (3, True)])
+def test_sessions_that_return_now_and_then_are_expected_to_if_storing_pays(
+    one_in: int, expected: bool
+) -> None:
+    sessions = Sessions()
+    for number in range(10 * one_in):
+        sessions.ask(chat(f"one {number}"))
+        if number % one_in == 0:
+            sessions.ask(chat(f"one {number}", "more"))
+    sessions.now += HORIZON_S + 1
+    assert sessions.ask(chat("new")) is expected
 
 
 def test_each_depth_is_judged_by_itself() -> None:
@@ -172,6 +187,19 @@ def test_memory_is_bounded_in_turns_and_kinds() -> None:
         sessions.ask(chat(f"one {number}"), tenant=str(number))
     assert len(sessions.returns) == 10
     assert len(sessions.returns._tallies) == 5
+
+
+def test_many_old_turns_are_closed_in_several_steps() -> None:
+    sessions = Sessions()
+    for number in range(2500):
+        sessions.ask(chat(f"one {number}"))
+    sessions.now += HORIZON_S + 1
+    turn = turn_of("t", None, chat("new"))
+    left = []
+    for _ in range(3):
+        sessions.returns.asked(turn, sessions.now)
+        left.append(len(sessions.returns))
+    assert left == [1500, 500, 0]
 
 
 def test_a_chat_without_a_question_is_survived() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,13 +12,14 @@ from thinking_templates import (
     KEEPS_OPENED,
     OPENS,
     REFUSES,
+    REFUSES_THINKING,
     REWRITES,
     STRIPS,
     byte_tokenizer,
 )
 
-from kvloop.router.thinking import MARKERS, StripRules
-from kvloop.router.tokenizer import ChatTokenizer
+from kvloop.router.thinking import MARKERS, StripRules, TemplateRule, template_rule
+from kvloop.router.tokenizer import ChatTokenizer, TokenizerThreads
 from kvloop.shared_cache.wire import StripRule
 
 MARKS = ("<think>", "</think>")
@@ -31,11 +34,24 @@ def ids(tokenizer: ChatTokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
+@pytest.fixture(scope="module")
+def threads() -> Iterator[TokenizerThreads]:
+    threads = TokenizerThreads(1)
+    yield threads
+    threads.close()
+
+
+def asked(
+    rules: StripRules, tokenizer: Any, prompt: list[int], variables: Any, skip: bool = True
+) -> StripRule | None:
+    return asyncio.run(rules.rule(tokenizer, prompt, variables, skip_special_tokens=skip))
+
+
 def rule(
     tokenizer: ChatTokenizer, skip: bool = True, chat: Any = CHAT, **variables: Any
 ) -> StripRule | None:
     prompt = ids(tokenizer, tokenizer.render(chat, variables))
-    return StripRules().rule(tokenizer, prompt, variables, skip)
+    return template_rule(tokenizer, variables, skip).of(prompt)
 
 
 def next_prompt(tokenizer: ChatTokenizer, answer: str, **variables: Any) -> list[int]:
@@ -108,8 +124,9 @@ def test_a_template_that_keeps_all_or_rewrites_the_question_gives_no_rule(templa
     assert rule(served(template)) is None
 
 
-def test_a_template_that_refuses_the_question_gives_no_rule() -> None:
-    assert StripRules().rule(served(REFUSES), [1, 2, 3], {}, True) is None
+def test_a_template_that_refuses_to_be_asked_gives_no_rule() -> None:
+    assert template_rule(served(REFUSES), {}, True) == TemplateRule()
+    assert template_rule(served(REFUSES_THINKING), {}, True) == TemplateRule()
 
 
 def test_marks_that_clients_never_see_are_stripped_whatever_the_template_does() -> None:
@@ -136,33 +153,42 @@ def test_with_tools_there_is_no_rule() -> None:
 
 def test_a_prompt_that_ends_otherwise_than_the_template_said_has_no_rule() -> None:
     tokenizer = served(OPENS)
-    assert StripRules().rule(tokenizer, ids(tokenizer, "Hi"), {}, True) is None
+    assert template_rule(tokenizer, {}, True).of(ids(tokenizer, "Hi")) is None
 
 
-def test_a_template_is_asked_once_for_each_set_of_variables() -> None:
-    tokenizer, rules = served(STRIPS), StripRules()
+def test_a_template_is_asked_once_for_each_set_of_variables(threads: TokenizerThreads) -> None:
+    tokenizer, rules = served(STRIPS), StripRules(threads)
     rendered: list[Any] = []
     render = tokenizer.render
     tokenizer.render = lambda *args: rendered.append(args) or render(*args)  # type: ignore
-    first = rules.rule(tokenizer, [1], {"a": 1, "b": 2}, True)
-    asked = len(rendered)
-    assert rules.rule(tokenizer, [2], {"b": 2, "a": 1}, True) == first
-    assert len(rendered) == asked > 0
-    rules.rule(tokenizer, [1], {"a": 2}, True)
-    assert len(rendered) == 2 * asked
+    first = asked(rules, tokenizer, [1], {"a": 1, "b": 2})
+    num_rendered = len(rendered)
+    assert first is not None
+    assert asked(rules, tokenizer, [2], {"b": 2, "a": 1}) == first
+    assert len(rendered) == num_rendered > 0
+    asked(rules, tokenizer, [1], {"a": 2})
+    assert len(rendered) == 2 * num_rendered
 
 
-def test_the_memory_of_variables_is_bounded() -> None:
-    tokenizer, rules = served(KEEPS), StripRules()
-    for number in range(70):
-        rules.rule(tokenizer, [1], {"a": number}, True)
+def test_whether_special_tokens_are_shown_is_part_of_the_question(
+    threads: TokenizerThreads,
+) -> None:
+    tokenizer, rules = served(KEEPS, hidden=MARKS), StripRules(threads)
+    assert asked(rules, tokenizer, [1], {}, skip=True) is not None
+    assert asked(rules, tokenizer, [1], {}, skip=False) is None
+
+
+def test_the_memory_of_variables_is_bounded(threads: TokenizerThreads) -> None:
+    tokenizer, rules = served(REFUSES), StripRules(threads)
+    for number in range(100):
+        asked(rules, tokenizer, [1], {"a": number})
     assert len(rules._known) == 64
 
 
-def test_a_tokenizer_that_fails_gives_no_rule_and_no_error() -> None:
+def test_a_tokenizer_that_fails_gives_no_rule_and_no_error(threads: TokenizerThreads) -> None:
     class Broken:
         def render(self, *args: Any) -> str:
-            raise RuntimeError("broken")
+            return "Which of the two is it"
 
-    assert StripRules().rule(Broken(), [1], {}, True) is None  # type: ignore[arg-type]
-    assert StripRules().rule(served(STRIPS), [1], {"a": object()}, True) is None
+    assert asked(StripRules(threads), Broken(), [1], {}) is None
+    assert asked(StripRules(threads), served(STRIPS), [1], {"a": object()}) is None
