@@ -58,6 +58,8 @@ class Node:
     script: Script | None = None
     refuse: Callable[[GenerateRequest], msgspec.Struct | None] = lambda request: None
     sources: Callable[[GenerateRequest], PromptSources] | None = None
+    routes: list[tuple[str, Any]] = field(default_factory=list)
+    """Further paths that are posted to, and what answers there."""
     requests: list[GenerateRequest] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     aborted: threading.Event = field(default_factory=threading.Event)
@@ -183,6 +185,8 @@ class Nodes:
         app = web.Application()
         app.router.add_get("/server_info", node.server_info)
         app.router.add_post("/kvloop/generate", node.generate)
+        for path, answer in node.routes:
+            app.router.add_post(path, answer)
         node.runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await node.runner.setup()
         site = web.TCPSite(node.runner, "127.0.0.1", port)

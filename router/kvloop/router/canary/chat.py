@@ -30,6 +30,7 @@ from kvloop.shared_cache.wire import (
 
 _ASK_EVERY_S = (0.05, 0.5)
 """While pages are on their way: the first pause, and the longest."""
+_MAX_FAILED_LOOKS = 3
 _TRANSFER_SHARE, _WRITE_BACK_SHARE = 0.3, 0.6
 """Of the time left after turn 1; the rest is turn 2's."""
 _CLEAN_UP_S = 5.0
@@ -165,9 +166,11 @@ class PairCanary:
     ) -> Seen:
         """Ask decode again and again; its last reply, at the deadline at the latest."""
         pause_s, longest_s = _ASK_EVERY_S
+        num_failed = 0
         while True:
             seen = await self._look(self._pair.decode, look, tokens, deadline)
-            is_over = self._now() + pause_s >= deadline
+            num_failed += isinstance(seen, str)
+            is_over = self._now() + pause_s >= deadline or num_failed == _MAX_FAILED_LOOKS
             if is_over or (isinstance(seen, PageReply) and is_enough(seen)):
                 return seen
             await asyncio.sleep(pause_s)
