@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 from running import Cluster, Running, drained, wait_for
-from thinking_chats import ThinkingChat, decode_pages, reusable_pages
+from thinking_chats import FilledPages, ThinkingChat, decode_pages
 from thinking_model import Begins, save_thinker
 from thinking_templates import KEEPS, OPENS, STRIPS
 
@@ -63,6 +63,8 @@ class Loop:
     """A running loop; `with` stops it."""
 
     def __init__(self, model: str, policy: str) -> None:
+        self._filled = FilledPages(PAGE)
+        self._reusable_tokens = 0
         self._directory = tempfile.TemporaryDirectory()
         flags = ("--dtype", "float32", "--page-size", str(PAGE), "--max-total-tokens", "65536")
         self._cluster = Cluster(Path(self._directory.name), model, *flags)
@@ -93,26 +95,27 @@ class Loop:
     def ask(self, chats: Sequence[ThinkingChat]) -> None:
         """The next turn of each, several at once; then wait until all is stored."""
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            list(threads.map(ThinkingChat.ask, chats))
+            turns = list(threads.map(ThinkingChat.ask, chats))
+        self._reusable_tokens += sum(map(self._filled.reusable, turns))
+        for turn in turns:
+            self._filled.add(turn)
         wait_for("the drain", lambda: drained(self.prefill, self.decode), 120)
 
-    def offloaded(self) -> dict[str, float]:
-        """Decode's counters so far."""
+    def counts(self) -> dict[str, float]:
+        """Decode's counters so far, and what could be reused."""
         metric = self.decode.metric
         return {
             "pages": metric("kvloop_pages_total", path="offload", result="stored"),
             "bytes": metric("kvloop_pages_bytes_total", path="offload", result="stored"),
             "skipped": metric("kvloop_offload_skipped_bytes_total"),
+            "reusable": self._reusable_tokens,
         }
 
     def row(self, name: str, policy: str, chats: Sequence[ThinkingChat], before: Any) -> Row:
         """What happened since `before`, in these chats."""
-        added = {key: value - before[key] for key, value in self.offloaded().items()}
+        added = {key: value - before[key] for key, value in self.counts().items()}
         turns = [turn for chat in chats for turn in chat.turns]
         pages = [decode_pages(chat.turns, PAGE) for chat in chats]
-        reusable = sum(
-            reusable_pages(chat.turns, n, PAGE) for chat in chats for n in range(len(chat.turns))
-        )
         return Row(
             chats=name,
             policy=policy,
@@ -122,7 +125,7 @@ class Loop:
             stored_mib=added["bytes"] / 2**20,
             skipped_mib=added["skipped"] / 2**20,
             repeated_pages=sum(repeated for _, repeated in pages),
-            reusable_tokens=reusable * PAGE,
+            reusable_tokens=int(added["reusable"]),
             hit_tokens=sum(turn.sources["storage"] for turn in turns),
             hit_by_decode=sum(turn.sources["by_writer"]["decode"] for turn in turns),
         )
@@ -135,8 +138,8 @@ def is_attached(node: Running) -> bool:
 def reasoning(model: str, name: str, policy: str, num_chats: int, num_turns: int) -> Row:
     """Chats of equal length, turn by turn."""
     with Loop(model, policy) as loop:
-        before = loop.offloaded()
-        chats = [loop.chat(f"{name} {number}") for number in range(num_chats)]
+        before = loop.counts()
+        chats = [loop.chat(f"{number:02} {name}") for number in range(num_chats)]
         for _ in range(num_turns):
             loop.ask(chats)
         return loop.row(name, policy, chats, before)
@@ -147,8 +150,9 @@ def mixed(model: str, policy: str, num_chats: int, num_turns: int) -> tuple[Row,
     with Loop(model, policy) as loop:
         for number in range(2):
             loop.ask([loop.chat(f"early {number} {n}", "Sum it up.") for n in range(15)])
+        loop.ask([loop.chat("early", "Be kind.")])
         time.sleep(HORIZON_S)
-        before = loop.offloaded()
+        before = loop.counts()
         chats = [loop.chat(f"chat {number}", "Be kind.") for number in range(num_chats)]
         singles: list[ThinkingChat] = []
         for turn in range(num_turns):

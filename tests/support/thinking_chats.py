@@ -67,13 +67,21 @@ class ThinkingChat:
         return turn
 
 
-def reusable_pages(turns: Sequence[Turn], number: int, page_size: int) -> int:
-    """Leading full pages of a turn's prompt that an earlier one's prompt or answer filled."""
-    known: set[bytes] = set()
-    for turn in turns[:number]:
-        known.update(page_keys(turn.history[:-1], page_size))
-    keys = page_keys(turns[number].prompt, page_size)
-    return next((n for n, key in enumerate(keys) if key not in known), len(keys))
+class FilledPages:
+    """Keys of the full pages of all turns so far, prompts and answers."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._keys: set[bytes] = set()
+
+    def add(self, turn: Turn) -> None:
+        self._keys.update(page_keys(turn.history[:-1], self._page_size))
+
+    def reusable(self, turn: Turn) -> int:
+        """Tokens of the leading full pages of its prompt that a turn before has filled."""
+        keys = page_keys(turn.prompt, self._page_size)
+        count = next((n for n, key in enumerate(keys) if key not in self._keys), len(keys))
+        return count * self._page_size
 
 
 def decode_pages(turns: Sequence[Turn], page_size: int) -> tuple[int, int]:

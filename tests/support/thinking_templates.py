@@ -61,6 +61,19 @@ REWRITES = (
 )
 """As templates that write instructions into the last question only."""
 
+HALF_OPENS = _chat(
+    _said("'</think>' + m.content.split('</think>')[-1]"),
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{{ '<think>' if enable_thinking else '</think>' }}{% endif %}",
+)
+"""As DeepSeek's V3.1: history says where thinking ended, whether there was any or not."""
+
+EMPTIES = _chat(_said("'<think></think>\n' + " + _AFTER))
+"""As GLM's: each answer of the history has an empty block in the place of its thinking."""
+
+PUTS_BEFORE = _chat(_said("'<think></think>' + m.content"))
+"""As Kimi's: an empty block before all that was said, which it does not look into."""
+
 REFUSES = "{{ raise_exception('no chat') }}"
 
 REFUSES_THINKING = (

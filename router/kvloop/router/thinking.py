@@ -112,6 +112,8 @@ def _answered(tokenizer: ChatTokenizer, probe: _Probe) -> TemplateRule:
     repeated = probe.repeated_prompt()
     if repeated < len(probe.prompt):
         return TemplateRule(prompt_end=probe.prompt_end(repeated))
+    if probe.opened():
+        return TemplateRule()  # and history has the block as it was
     for opening, closing in MARKERS:
         if probe.strips(opening, closing):
             return TemplateRule(
@@ -131,28 +133,36 @@ class _Probe:
     def repeated_prompt(self) -> int:
         """Characters of the prompt that the next one repeats, whatever was answered."""
         answers = [_SAID]
-        answers += [f"{_THOUGHT}\n{closing}\n\n{_SAID}" for _, closing in self._opened()]
+        for _, closing in self.opened():
+            answers += _forms("", closing)
         return max(self._repeated(answer) for answer in answers)
 
     def prompt_end(self, repeated: int) -> tuple[int, ...]:
         """Tokens of the prompt from that character on; none where it rewrites the question too."""
         if repeated < self._question_end():
             return ()
-        return tuple(self._tokenizer.encode(self.prompt[repeated:], add_special_tokens=False))
+        ids = self._tokenizer.encode(self.prompt, add_special_tokens=False)
+        kept = self.prompt[:repeated]
+        count = len(ids)
+        while not kept.startswith(self._tokenizer.decode(ids[:count], skip_special_tokens=False)):
+            count -= 1
+        return tuple(ids[count:])
 
     def strips(self, opening: str, closing: str) -> bool:
-        """Whether a block of thought before the answer is gone from the next prompt."""
-        answer = f"{opening}\n{_THOUGHT}\n{closing}\n\n{_SAID}"
-        return opening not in self._shown(answer) or _THOUGHT not in self._next(answer)
+        """Whether a thought before the answer is not repeated, in whichever form it is written."""
+        return all(
+            self._repeated(answer) < len(self.prompt) + answer.index(_THOUGHT) + len(_THOUGHT)
+            for answer in _forms(opening, closing)
+        )
 
     def closes(self, opening: str, closing: str) -> tuple[int, ...]:
         """Ids that close it, where the next prompt repeats a block that was left open."""
-        unclosed = f"{opening}\n{_THOUGHT}"
-        if not self._next(unclosed).startswith(self.prompt + unclosed):
+        unclosed = (f"{opening}{blank}{_THOUGHT}" for blank in ("\n", ""))
+        if not any(self._next(answer).startswith(self.prompt + answer) for answer in unclosed):
             return ()
         return _ids_inside(self._tokenizer, f"{_THOUGHT}\n", closing, f"\n\n{_SAID}")
 
-    def _opened(self) -> list[tuple[str, str]]:
+    def opened(self) -> list[tuple[str, str]]:
         """Blocks that the prompt itself leaves open."""
         end = self.prompt[self._question_end() :]
         return [pair for pair in MARKERS if end.rfind(pair[0]) > end.rfind(pair[1])]
@@ -172,6 +182,12 @@ class _Probe:
         """The answer as a client gets it, and sends it back."""
         ids = self._tokenizer.encode(answer, add_special_tokens=False)
         return self._tokenizer.decode(ids, skip_special_tokens=self._skip)
+
+
+def _forms(opening: str, closing: str) -> list[str]:
+    """A thought and a reply as models and templates write them."""
+    blanks = (("\n", "\n", "\n\n"), ("\n", "\n", "\n"), ("", "", "\n"), ("", "", ""))
+    return [f"{opening}{a}{_THOUGHT}{b}{closing}{c}{_SAID}" for a, b, c in blanks]
 
 
 def _num_common(one: str, other: str) -> int:

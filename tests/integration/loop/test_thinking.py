@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from running import Cluster, Running, drained, wait_for
-from thinking_chats import ThinkingChat, Turn, decode_pages, reusable_pages
+from thinking_chats import FilledPages, ThinkingChat, Turn, decode_pages
 from thinking_model import save_thinker
 from thinking_templates import STRIPS
 
@@ -57,8 +57,10 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
 
 
 def check_hits(turns: list[Turn]) -> None:
+    filled = FilledPages(PAGE)
     for number, turn in enumerate(turns):
-        assert turn.sources["storage"] == reusable_pages(turns, number, PAGE) * PAGE, number
+        assert turn.sources["storage"] == filled.reusable(turn), number
+        filled.add(turn)
 
 
 def test_stripped_thinking_is_not_stored_and_every_page_that_returns_is_hit(loop: Loop) -> None:

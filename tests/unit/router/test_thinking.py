@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from thinking_templates import (
+    EMPTIES,
+    HALF_OPENS,
     KEEPS,
     KEEPS_OPENED,
     OPENS,
+    PUTS_BEFORE,
     REFUSES,
     REFUSES_THINKING,
     REWRITES,
@@ -103,6 +106,26 @@ def test_a_prompt_that_opens_the_block_is_kept_up_to_there() -> None:
     for answer in ("Hm\n</think>\n\nHello", "Hello", "Hm, wel"):
         equal = num_equal(prompt + ids(tokenizer, answer), next_prompt(tokenizer, answer))
         assert equal == found.kept_prompt
+
+
+@pytest.mark.parametrize(("thinks", "num_lost"), [(True, 1), (False, None)])
+def test_a_prompt_that_ends_much_like_history_is_compared_by_tokens(
+    thinks: bool, num_lost: int | None
+) -> None:
+    tokenizer = served(HALF_OPENS)
+    prompt = ids(tokenizer, tokenizer.render(CHAT, {"enable_thinking": thinks}))
+    found = rule(tokenizer, enable_thinking=thinks)
+    assert found is not None
+    expected = None if num_lost is None else len(prompt) - num_lost
+    assert found.kept_prompt == expected
+    repeated = num_equal(prompt, next_prompt(tokenizer, "Hello", enable_thinking=thinks))
+    assert repeated == (len(prompt) if expected is None else expected)
+
+
+@pytest.mark.parametrize("template", [EMPTIES, PUTS_BEFORE], ids=["empties", "puts before"])
+def test_an_empty_block_in_history_is_not_the_thinking_that_was_there(template: str) -> None:
+    tokenizer = served(template)
+    assert rule(tokenizer) == StripRule(opens=tuple(ids(tokenizer, "<think>")))
 
 
 def test_thinking_switched_off_in_the_prompt_is_a_prompt_that_is_not_kept() -> None:
