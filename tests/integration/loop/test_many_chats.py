@@ -1,4 +1,4 @@
-"""Many chats with sampled answers, text only, two prefill and two decode nodes: every page is hit."""
+"""Many chats with sampled answers through two prefill and two decode nodes: every page is hit."""
 
 from __future__ import annotations
 
