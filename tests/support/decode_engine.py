@@ -63,11 +63,9 @@ class Decode:
             role="decode",
             model=model,
             load_format="dummy",
-            dtype="float32",
             page_size=PAGE,
             max_total_tokens=num_pages * PAGE,
-            hicache_size=0.01,
-            **flags,
+            **{"dtype": "float32", "hicache_size": 0.01, **flags},
         )
         self.parts = build_parts(config)
         self.pool = self.parts.kv.tensor

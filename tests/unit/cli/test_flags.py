@@ -13,7 +13,7 @@ from kvloop.engine.node_config import NodeConfig
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.factory import known_backends
 
-COMMANDS = ("up", "prefill", "decode", "router", "store", "bench multi-turn")
+COMMANDS = ("up", "prefill", "decode", "router", "store", "canary", "bench multi-turn")
 
 
 def config_of(*flags: str) -> NodeConfig:
