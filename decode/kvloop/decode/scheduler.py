@@ -127,6 +127,8 @@ class DecodeScheduler:
         """A snapshot for the router."""
         cache, quarantined = self._pages.cache, self._hand_offs.quarantine.num_pages
         self._metrics.offload_backlog.set(self._offload.backlog)
+        pool = self._parts.pool
+        self._metrics.offload_staging.set(pool.num_slots - pool.num_free)
         self._metrics.quarantined.set(quarantined)
         self._metrics.free_pages.set(cache.num_available)
         return NodeLoad(

@@ -58,6 +58,11 @@ class NodeMetrics:
         self.offload_backlog = Gauge(
             "kvloop_offload_backlog_pages", "Pages yet to be stored", registry=self.registry
         )
+        self.offload_staging = Gauge(
+            "kvloop_offload_staging_pages",
+            "Host pages on their way to L3, or kept by a call that is not back",
+            registry=self.registry,
+        )
         self.quarantined = Gauge(
             "kvloop_quarantined_pages",
             "Pages a sender may still write into",
