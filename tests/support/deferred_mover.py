@@ -31,6 +31,10 @@ class DeferredMove:
         self._num_layers = mover.host.shape.num_layers
 
     @property
+    def num_bytes(self) -> int:
+        return len(self.pages) * self._mover.host.shape.payload_bytes
+
+    @property
     def is_done(self) -> bool:
         return self.error is not None or self.num_layers_in == self._num_layers
 

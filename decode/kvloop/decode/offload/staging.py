@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
@@ -12,6 +13,7 @@ from kvloop.shared_cache.errors import TransferError
 from kvloop.shared_cache.slot_owners import SlotOwners
 from kvloop.shared_cache.workers import Workers
 
+log = logging.getLogger("kvloop.decode")
 _DEADLINE_S = 60.0
 
 
@@ -56,7 +58,7 @@ class Staging:
         self._num_used += len(slots)
         if not taken:
             return others
-        move = self._backup.backup([page.device_page for page in taken], slots)
+        move = self._copy([page.device_page for page in taken], slots)
         for page, slot in zip(taken, slots, strict=True):
             page.slot = slot
             page.chain.moving.add(page)
@@ -83,6 +85,15 @@ class Staging:
         """End the thread that copies, where there is one."""
         if isinstance(self._backup, ThreadedBackup):
             self._backup.stop()
+
+    def _copy(self, pages: Sequence[int], slots: Sequence[int]) -> Move:
+        try:
+            return self._backup.backup(pages, slots)
+        except Exception as error:
+            log.exception("copying KV pages to the host could not begin")
+            failed: Future[Move] = Future()
+            failed.set_exception(error)
+            return _Threaded(failed)
 
     def _land(self, move: Move, pages: list[Page]) -> Copied:
         for page in pages:
