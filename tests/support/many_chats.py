@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import known_nodes
+from hicache_loop import use_stalling
 from reference import smollm2_gguf
 from running import Cluster, Running, drained, wait_for
 from served_models import save_served
@@ -37,6 +38,8 @@ class Shape:
     decodes: int = 2
     page_size: int = 16
     store: str = "file"
+    """`file`, `mooncake`, or `slow`: files, with a pause before each page becomes visible."""
+    write_pause_s: float = 0.05
     write_policy: str = "write_through"
     dtype: str = "auto"
     prefill_flags: tuple[str, ...] = ()
@@ -84,6 +87,10 @@ class ManyNodes:
                 http=http, target=target, load=load, settle=self.settle, on_outcome=on_outcome
             )
             await chats.hold()
+        return self.account(name, load, chats)
+
+    def account(self, name: str, load: ChatLoad, chats: Chats) -> Account:
+        """Of chats that were held."""
         return Account(
             name=name,
             load=load,
@@ -103,6 +110,8 @@ def many_nodes(directory: Path, model: str, shape: Shape, load: ChatLoad) -> Ite
         if shape.store == "mooncake":
             store = cluster.mooncake(segment_gib="2")
             wait_for("the store", lambda: "store ready" in store.log.read_text())
+        elif shape.store == "slow":
+            use_stalling(cluster, {"write_pause_s": shape.write_pause_s})
         else:
             cluster.file_cache()
         router = cluster.router(*shape.router_flags)
