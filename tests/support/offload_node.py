@@ -167,7 +167,7 @@ class OffloadNode:
             while self.looks.step() or self.writes.step():
                 pass
 
-        with patch("kvloop.decode.offload.offload.time.sleep", nap):
+        with patch("kvloop.decode.offload.offload.time", SimpleNamespace(sleep=nap)):
             for owner in self.offload.drain(timeout_s):
                 self.pages.release(owner)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from kvloop.engine.node_config import NodeConfig
@@ -20,6 +21,7 @@ _MAX_LOOK_UPS = 4
 """For one prompt, where tiers too small for all that queue lose what it counted on."""
 _MAX_BACKLOG_PAGES = 512
 """Pages with the writer at once; the rest waits in L2, where it can be evicted no sooner."""
+_NAP_S = 0.005
 
 
 class CacheController:
@@ -59,18 +61,28 @@ class CacheController:
         """Move everything on; never waits."""
         self._notice_change()
         self.cache.poll()
-        for written in self._writer.collect():
-            self.cache.marks.stored(written.run, written.results)
+        self._collect()
         self._prefetcher.turn()
         self._tails.turn()
         self._write()
 
     def close(self, timeout_s: float) -> None:
-        """Store what is queued, within the deadline."""
+        """Store what is on its way to L2 or to L3, within the deadline."""
         self._prefetcher.close()
         self._tails.close()
-        self._write()
-        self._writer.close(timeout_s)
+        until = time.monotonic() + timeout_s
+        while True:
+            self.cache.poll()
+            self._collect()
+            self._write()
+            if not (self.cache.is_moving or self.backlog) or time.monotonic() > until:
+                break
+            time.sleep(_NAP_S)
+        self._writer.close(max(until - time.monotonic(), 0.0))
+
+    def _collect(self) -> None:
+        for written in self._writer.collect():
+            self.cache.marks.stored(written.run, written.results)
 
     # --- a job's pages ------------------------------------------------------------------------
 
@@ -104,7 +116,8 @@ class CacheController:
         prefetch = job.prefetch or job.follows
         if prefetch is None:
             return self._looks_again(job) or self._waits_for_tail(job, now)
-        if job.prefetch is not None and prefetch.is_answered:
+        if job.prefetch is not None and (prefetch.slots or prefetch.is_done):
+            # Not before it has its slots: it waits for all of them, and the tail takes one too.
             self.tails.seek(job, prefetch.first + prefetch.num_found)
         num_arrived = len(prefetch.writers)
         is_done = prefetch.is_done

@@ -200,6 +200,11 @@ class HiCache:
 
     # --- upkeep -------------------------------------------------------------------------------
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether pages are being copied between the tiers, as far as `poll` has seen."""
+        return bool(self._flights)
+
     def poll(self) -> None:
         """End the moves that are done."""
         flights, self._flights = self._flights, []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from faulty_store import FaultyStore
@@ -170,3 +172,34 @@ def test_what_l2_took_while_l3_was_out_of_order_goes_there_when_it_works_again(
     assert node.guard.wait_attached(20) and node.store.generation == node.controller._generation
     node.settle()
     assert {*keys_of([3, 4]), *keys_of([5, 6])} <= store.saved
+
+
+def test_closing_stores_what_is_still_being_copied_and_more_than_the_writer_takes_at_once(
+    node: HiCacheNode, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_controller, "_MAX_BACKLOG_PAGES", 1)
+    pages = [[i, i + 50, i + 100] for i in range(1, 5)]
+    for prompt in pages:
+        node.serve(prompt)
+    assert node.mover.under_way() and not store.pages
+
+    def nap(seconds: float) -> None:
+        node.mover.finish()
+        node.writer.save_next()
+
+    own_time = SimpleNamespace(sleep=nap, monotonic=time.monotonic)
+    monkeypatch.setattr(cache_controller, "time", own_time)
+    node.controller.close(30.0)
+    assert set(store.pages) == {key for prompt in pages for key in keys_of(prompt)}
+
+
+def test_closing_ends_at_its_deadline(
+    node: HiCacheNode, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.serve([1, 2, 3])
+    clock = iter(range(1000))
+    own_time = SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: float(next(clock)))
+    monkeypatch.setattr(cache_controller, "time", own_time)
+    node.writer.close = lambda timeout_s: None  # type: ignore[method-assign]
+    node.controller.close(20.0)
+    assert 20 < next(clock) < 25 and not store.pages
