@@ -95,7 +95,7 @@ class FakeNodes:
         wanted = request.sampling.max_tokens
         if self.breaks_off and not is_second:
             return Turn(seconds=0.1, started=started, ids=[7] * 3, error="the node went away")
-        return Turn(seconds=0.1, started=started, ids=[7] * wanted)
+        return Turn(seconds=9.0, start_s=0.1, started=started, ids=[7] * wanted)
 
     async def look(self, at: NodeRecord, question: PageQuestion, deadline: float) -> Seen:
         self.questions.append((at.url, question))

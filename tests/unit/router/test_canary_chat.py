@@ -40,6 +40,11 @@ async def test_a_whole_loop_is_ok_in_all_stages_with_every_page_counted() -> Non
     assert (report.prompt_tokens, report.answer_tokens) == (56, 73)
 
 
+async def test_the_transfers_time_is_that_until_the_kv_was_there_and_not_the_answers() -> None:
+    transfer, _, reuse = (await run(FakeNodes())).stages
+    assert 0.1 <= transfer.seconds < 9.0 and reuse.seconds == 9.0
+
+
 async def test_turn_2_repeats_turn_1_reads_only_l3_and_asks_the_other_prefill_node() -> None:
     nodes = FakeNodes()
     await run(nodes)
@@ -49,6 +54,9 @@ async def test_turn_2_repeats_turn_1_reads_only_l3_and_asks_the_other_prefill_no
     assert [p.url for p in first.prefills] == [PREFILL.url]
     assert [p.url for p in second.prefills] == [READER.url]
     assert first.sampling.temperature == 0 and first.sampling.ignore_eos
+    # or a decode node that stores only sessions that return would store nothing
+    assert first.returns is True
+    assert (first.namespace, first.generation) == (DECODE.namespace, DECODE.generation)
 
 
 async def test_two_canaries_share_no_page_and_belong_to_no_tenant() -> None:

@@ -66,7 +66,6 @@ class PairCanary:
 
     async def _run(self, shape: ChatShape, tokens: list[int]) -> tuple[StageReport, ...]:
         """Adds to `tokens` what nodes may have stored."""
-        began = self._now()
         prompt = self._ids(shape.prompt)
         first = await self._turn("1", prompt, shape.answer, self._pair.prefill, "on")
         if first.started is None:
@@ -77,7 +76,7 @@ class PairCanary:
             return transfer, skipped("write_back", no_turn), skipped("reuse", no_turn)
         tokens += [*prompt, *first.ids]
         transfer, write_back = await asyncio.gather(
-            self._check_transfer(shape, first, prompt, began),
+            self._check_transfer(shape, first, prompt),
             self._check_write_back(shape, first, tokens),
         )
         if write_back.state == "failed":
@@ -85,8 +84,9 @@ class PairCanary:
         return transfer, write_back, await self._check_reuse(shape, tokens)
 
     async def _check_transfer(
-        self, shape: ChatShape, turn: Turn, prompt: Sequence[int], began: float
+        self, shape: ChatShape, turn: Turn, prompt: Sequence[int]
     ) -> StageReport:
+        began = self._now()
         failure, seen = None, "there was nothing to look at"  # type: tuple[str | None, Seen]
         assert turn.started is not None
         if turn.started.prefill_node == self._pair.prefill.url:
@@ -98,7 +98,8 @@ class PairCanary:
             )
         else:
             failure = await self._probe.hand_off_failure(self._pair.decode, self._request_id("1"))
-        return judge_transfer(self._pair, shape, turn, failure, seen, self._now() - began)
+        took_s = turn.start_s + self._now() - began
+        return judge_transfer(self._pair, shape, turn, failure, seen, took_s)
 
     async def _check_write_back(
         self, shape: ChatShape, turn: Turn, tokens: Sequence[int]

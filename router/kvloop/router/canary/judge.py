@@ -23,6 +23,8 @@ class Turn:
     """One answer, as far as it came."""
 
     seconds: float
+    start_s: float = 0.0
+    """Until the prompt's KV was at decode."""
     started: Started | None = None
     ids: list[int] = field(default_factory=list)
     error: str | None = None

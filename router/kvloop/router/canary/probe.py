@@ -43,9 +43,9 @@ class Probe:
         except ApiError as error:
             is_busy = error.status == 429
             return Turn(seconds=now() - began, error=error.message, is_busy=is_busy)
-        ids: list[int] = []
+        start_s, ids = now() - began, list[int]()
         wrong = await _collect(stream, ids, request.sampling.max_tokens)
-        return Turn(seconds=now() - began, started=started, ids=ids, error=wrong)
+        return Turn(seconds=now() - began, start_s=start_s, started=started, ids=ids, error=wrong)
 
     async def look(self, node: NodeRecord, question: PageQuestion, deadline: float) -> Seen:
         """What a node says of a canary's pages."""
