@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from decode_engine import PAGE, Decode
 
 from kvloop.engine.messages import AskPrefill, Submit
@@ -98,6 +100,17 @@ class ChatDecode(Decode):
     def num_held(self, request_id: str) -> int:
         """Prompt pages that were matched here."""
         return self.started(request_id).sources.transfer_skipped // PAGE
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """So small a model is slowest where threads wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def file_cache(root: Path) -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from decode_chats import ChatDecode, file_cache
+from decode_chats import ChatDecode, file_cache, one_thread
 from decode_engine import PAGE, save_config
 from page_files import published
 
@@ -16,6 +16,12 @@ from kvloop.shared_cache.keys import cache_seed, page_keys
 from kvloop.shared_cache.wire import PrefillRequest
 
 AB = ("http://a", "http://b")
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture

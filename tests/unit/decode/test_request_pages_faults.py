@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from decode_chats import ChatDecode, file_cache
+from decode_chats import ChatDecode, file_cache, one_thread
 from decode_engine import PAGE, save_config
 from page_files import published
 
@@ -18,6 +18,12 @@ from kvloop.shared_cache.hicache_names import BackPressure
 from kvloop.shared_cache.keys import page_keys
 
 NUM_PAGES = 60
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture
@@ -118,10 +124,13 @@ def test_an_l3_that_fails_a_fifth_of_its_calls_costs_pages_at_most_and_each_is_c
     there = check_pages(decode, root)
     missing = expected - there
     assert len(missing) <= holes(decode, *ALL_REASONS)
-    assert len(there) > len(expected) / 4, "most of the faults should have been overcome"
-    assert decode.counted("kvloop_offload_retries_total") > 0
     dropped = decode.counted("kvloop_offload_dropped_pages_total", policy=back_pressure)
-    assert (dropped > 0) == (back_pressure != "delay")
+    if back_pressure == "delay":
+        assert decode.counted("kvloop_offload_retries_total") > 0
+        assert len(there) > len(expected) / 4, "most of the faults should have been overcome"
+        assert not dropped
+    else:
+        assert dropped
     decode.scheduler.close(1)
     decode.parts.store.close()
 
