@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +24,8 @@ _MAX_TRIES = 4
 _MAX_RECORDS = 64
 """Of one chat that are read at once."""
 _FOLLOW_S = 0.5
+STRANGE_S = 20.0
+_MAX_STRANGERS = 4096
 log = logging.getLogger(__name__)
 
 
@@ -33,6 +37,26 @@ class Opening(NamedTuple):
     """One after each message."""
     is_shared: bool
     """Whether the answer may go to the shared cache."""
+
+
+class Strangers:
+    """Answers of which no router had a record lately, such as the examples that an application
+    puts before every question: not looked for again at once. Bounded; for one thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def add(self, digest: bytes) -> None:
+        """It was not found now."""
+        self._until[digest] = self._clock() + STRANGE_S
+        self._until.move_to_end(digest)
+        if len(self._until) > _MAX_STRANGERS:
+            self._until.popitem(last=False)
+
+    def has(self, digest: bytes) -> bool:
+        """Whether it was not found lately."""
+        return self._until.get(digest, 0.0) > self._clock()
 
 
 class ChatMemory:
@@ -49,6 +73,7 @@ class ChatMemory:
         self._records = records
         self._threads = threads
         self._metrics = metrics
+        self._strangers = Strangers()
 
     async def open(
         self,
@@ -119,9 +144,12 @@ class ChatMemory:
         own = next((n for n in reversed(answers) if self._knows(digests, n)), 0)
         mine = Trail(self.history.get(digests[own - 1]) if own else None)
         lookup: Lookup = "memory" if own == answers[-1] else "miss"
-        if lookup == "miss" and is_shared:
+        last = digests[answers[-1] - 1]
+        if lookup == "miss" and is_shared and not self._strangers.has(last):
             newer = [n for n in reversed(answers) if n > own][:_MAX_TRIES]
             lookup, mine = await self._shared_trail(digests, newer, mine)
+            if lookup == "miss":
+                self._strangers.add(last)
         self._metrics.history_lookups.labels(lookup).inc()
         return mine
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recalled_chats import Router, Shelf, said, user
 
+from kvloop.router.history_recall import STRANGE_S, Strangers
 from kvloop.router.history_record import MAX_OLDER_TOKENS, DamagedRecord
 from kvloop.router.history_store import NoAnswer
 
@@ -191,6 +192,31 @@ def test_a_chat_of_strangers_answers_is_given_up_after_some_reads() -> None:
     one, _, shelf = two_routers()
     one.open([*HI, *([said("elsewhere"), user("on")] * 50)])
     assert shelf.num_reads == 4
+
+
+def test_an_answer_that_no_router_knew_is_not_looked_for_again_at_once() -> None:
+    now = [100.0]
+    strangers = Strangers(lambda: now[0])
+    assert not strangers.has(b"x")
+    strangers.add(b"x")
+    assert strangers.has(b"x") and not strangers.has(b"y")
+    now[0] += STRANGE_S
+    assert not strangers.has(b"x")
+
+
+def test_strangers_are_bounded_and_the_oldest_go() -> None:
+    strangers = Strangers(lambda: 0.0)
+    for number in range(5000):
+        strangers.add(number.to_bytes(4, "big"))
+    assert not strangers.has((0).to_bytes(4, "big")) and strangers.has((4999).to_bytes(4, "big"))
+
+
+def test_examples_before_every_question_are_looked_for_once() -> None:
+    one, _, shelf = two_routers()
+    for number in range(5):
+        one.open([*AFTER, user(f"question {number}")])
+    assert shelf.num_reads == 1
+    assert one.count("history_lookups", "miss") == 5
 
 
 def test_a_router_without_a_store_remembers_for_itself() -> None:

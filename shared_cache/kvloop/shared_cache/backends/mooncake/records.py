@@ -20,6 +20,7 @@ _HEAD = struct.Struct("<QQ")  # version, xxh3
 _CONTEST_S = 1.0  # for which a put that others disturb is tried again
 _PERIOD_S = 0.01
 _READS = 3
+_BLINK_S = 0.002  # a record that is not there is a miss soon, and misses are waited for
 
 
 class _Found(NamedTuple):
@@ -27,6 +28,8 @@ class _Found(NamedTuple):
     value: bytes | None
     next_index: int
     """Of the object that the next put goes to."""
+    is_there: bool
+    """Whether there is any object, whole or not."""
 
 
 class Records:
@@ -56,21 +59,24 @@ class Records:
     def get(self, names: Sequence[str]) -> bytes | None:
         """None where there is none."""
         for i in range(_READS):
-            if i:
-                time.sleep(_PERIOD_S)  # several may write both objects at this moment
             found = self._read("get_small", names)
             if found.value is not None:
                 return found.value
+            if i and not found.is_there:
+                break
+            # Several may write both objects at this moment.
+            time.sleep(_PERIOD_S if found.is_there else _BLINK_S)
         return None
 
     def _read(self, call: str, names: Sequence[str]) -> _Found:
         # Asked first: a get that fails is no different from one that finds nothing.
-        self._check(call, self._store.batch_is_exist(list(names)))
-        newest = _Found(0, None, 0)
+        codes = self._store.batch_is_exist(list(names))
+        self._check(call, codes)
+        newest = _Found(0, None, 0, any(code == 1 for code in codes))
         for i, stored in enumerate(self._store.get_batch(list(names))):
             version, value = _unpacked(stored)
             if value is not None and version > newest.version:
-                newest = _Found(version, value, 1 - i)
+                newest = _Found(version, value, 1 - i, True)
         return newest
 
 
