@@ -32,6 +32,8 @@ class BlockStored(MapEvent):
     extra_keys: list[tuple[Any, ...] | None] | None = None
     group_idx: int | None = None
     kv_cache_spec_kind: str | None = None
+    cache_salt: str | None = None
+    """SGLang's alone."""
 
 
 class BlockRemoved(MapEvent):

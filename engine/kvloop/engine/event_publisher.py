@@ -28,8 +28,8 @@ from kvloop.shared_cache.kv_events import (
 )
 
 log = logging.getLogger("kvloop.events")
-_GATHER_S = 0.005
-"""Between two messages, so that a busy loop's turns become one."""
+_GATHER_S = 0.05
+"""Between two messages, so that a busy loop's turns become one: a message costs more than pages."""
 _BUFFER_BYTES = 64 << 20
 """Of messages kept for replays, beside `buffer_steps`."""
 _POLL_MS = 500
@@ -66,6 +66,7 @@ class EventPublisher:
         """Queue what happened; where the publisher is too far behind all is forgotten instead."""
         num = sum(_num_pages(record) for record in records)
         with self._lock:
+            is_first = not self._queue
             self._queue += records
             self._num_queued += num
             lost = self._num_queued if self._num_queued > self._config.max_queue_size else 0
@@ -73,10 +74,13 @@ class EventPublisher:
                 self._queue, self._num_queued = [Cleared()], 0
         if lost:
             self._dropped(lost)
-        os.eventfd_write(self._bell, 1)
+        if is_first:
+            os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
-        """Send what is queued, and end."""
+        """Send what is queued, and end; nothing is published after it."""
+        if self._is_closed:
+            return
         self._is_closed = True
         os.eventfd_write(self._bell, 1)
         self._thread.join(_CLOSE_S)
