@@ -149,14 +149,14 @@ def mixed(model: str, policy: str, num_chats: int, num_turns: int) -> tuple[Row,
     """As many one-turn sessions beside each turn of the chats, once the router knows both kinds."""
     with Loop(model, policy) as loop:
         for number in range(2):
-            loop.ask([loop.chat(f"early {number} {n}", "Sum it up.") for n in range(15)])
+            loop.ask([loop.chat(f"{n:02} early {number}", "Sum it up.") for n in range(15)])
         loop.ask([loop.chat("early", "Be kind.")])
         time.sleep(HORIZON_S)
         before = loop.counts()
-        chats = [loop.chat(f"chat {number}", "Be kind.") for number in range(num_chats)]
+        chats = [loop.chat(f"{number:02} chat", "Be kind.") for number in range(num_chats)]
         singles: list[ThinkingChat] = []
         for turn in range(num_turns):
-            singles += [loop.chat(f"one {turn} {n}", "Sum it up.") for n in range(num_chats)]
+            singles += [loop.chat(f"{n:02}{turn} one", "Sum it up.") for n in range(num_chats)]
             loop.ask([*chats, *singles[-num_chats:]])
         row = loop.row("mix", policy, [*chats, *singles], before)
         time.sleep(HORIZON_S)

@@ -22,10 +22,13 @@ class Turn:
     """Of the answer, less the token that ended it."""
     text: str
     sources: dict[str, Any]
+    was_cut: bool
+    """At its most tokens."""
 
     @property
-    def history(self) -> list[int]:
-        return self.prompt + self.ids
+    def computed(self) -> list[int]:
+        """Tokens with KV: the last one that was sampled has none, and may be the one that ended it."""
+        return self.prompt + (self.ids[:-1] if self.was_cut else self.ids)
 
 
 @dataclass
@@ -61,6 +64,7 @@ class ThinkingChat:
             choice["token_ids"],
             choice["message"]["content"],
             reply["usage"]["kvloop"],
+            choice["finish_reason"] == "length",
         )
         self.turns.append(turn)
         self.messages.append({"role": "assistant", "content": turn.text})
@@ -75,7 +79,7 @@ class FilledPages:
         self._keys: set[bytes] = set()
 
     def add(self, turn: Turn) -> None:
-        self._keys.update(page_keys(turn.history[:-1], self._page_size))
+        self._keys.update(page_keys(turn.computed, self._page_size))
 
     def reusable(self, turn: Turn) -> int:
         """Tokens of the leading full pages of its prompt that a turn before has filled."""
@@ -88,7 +92,7 @@ def decode_pages(turns: Sequence[Turn], page_size: int) -> tuple[int, int]:
     """(full pages that decode completed, those of them that a later prompt repeats)."""
     filled = repeated = 0
     for number, turn in enumerate(turns):
-        own = page_keys(turn.history[:-1], page_size)[len(turn.prompt) // page_size :]
+        own = page_keys(turn.computed, page_size)[len(turn.prompt) // page_size :]
         later = {key for t in turns[number + 1 :] for key in page_keys(t.prompt, page_size)}
         filled += len(own)
         repeated += sum(key in later for key in own)
