@@ -32,7 +32,7 @@ from thinking_templates import KEEPS, OPENS, STRIPS
 
 PAGE = 16
 AT_ONCE = 8
-HORIZON_S = 5.0
+HORIZON_S = 40.0
 TEMPLATES: dict[str, tuple[str, Begins]] = {
     "strips": (STRIPS, "<think>"),
     "prompt opens": (OPENS, "thought"),

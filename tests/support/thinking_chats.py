@@ -27,7 +27,7 @@ class Turn:
 
     @property
     def computed(self) -> list[int]:
-        """Tokens with KV: the last one that was sampled has none, and may be the one that ended it."""
+        """Tokens with KV: the last one sampled has none, be it the answer's or what ended it."""
         return self.prompt + (self.ids[:-1] if self.was_cut else self.ids)
 
 
