@@ -76,13 +76,13 @@ def _compare(parts: NodeParts, held: Sequence[int], spare: Sequence[int]) -> lis
         given, computed = (kv[layer].index_select(1, i).float().flatten(2) for i in (mine, truth))
         sizes.append(given.norm(dim=2).amax(0))
         norm = computed.norm(dim=2).clamp_min(_TINY)
-        errors.append(((given - computed).norm(dim=2) / norm).nan_to_num(_NOT_FINITE).amax(0))
+        errors.append(((given - computed).norm(dim=2) / norm).amax(0))
     by_layer, size = torch.stack(errors).cpu(), torch.stack(sizes).amax(0).cpu()
     return [_page(by_layer[:, i], size[i].item()) for i in range(len(held))]
 
 
 def _page(errors: torch.Tensor, size: float) -> DevicePage:
-    layer = int(errors.argmax())
+    layer = int(errors.argmax())  # what is not a number is the greatest
     error = errors[layer].item()
     return DevicePage(
         error=error if math.isfinite(error) else _NOT_FINITE, layer=layer, is_zero=size == 0.0

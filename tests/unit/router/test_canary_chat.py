@@ -136,7 +136,7 @@ async def test_a_node_that_cannot_be_asked_leaves_its_stages_unknown_and_turn_2_
 
 async def test_decode_without_a_backend_is_offload_off_and_is_not_waited_for() -> None:
     nodes = FakeNodes(storage="detached", launched_with=None)
-    report = await run(nodes, seconds=30)
+    report = await asyncio.wait_for(run(nodes, seconds=600), 30)
     assert states(report) == ["ok", "failed", "skipped"]
     assert report.stages[1].reason == (
         "offload is off: decode http://decode0:1 was started without --hicache-storage-backend"

@@ -175,7 +175,8 @@ async def test_without_a_tokenizer_nothing_is_known() -> None:
 
 
 async def test_nodes_of_another_model_are_not_part_of_the_loop() -> None:
-    house = House(node("prefill"), node("decode"), node("decode", 1, model="other"))
+    other = node("decode", 1, model="other", namespace="bb" * 32)
+    house = House(node("prefill"), node("decode"), other)
     assert (await house.canary.run("demand")).result == "whole"
 
 
