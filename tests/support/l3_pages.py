@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hicache_loop import SHAPE
@@ -32,11 +33,16 @@ class L3:
 
     def check(self) -> set[bytes]:
         """The same, after every page was read and its trailer and payload checked."""
-        keys = sorted(self.keys())
+        keys = self.keys()
+        self.writers(keys)
+        return keys
+
+    def writers(self, keys: Collection[bytes]) -> Counter[str]:
+        """Pages by who wrote them; all must be there, and be right."""
         with self._open() as store:
-            report = verify(store, keys, advance=lambda *_: None)
+            report = verify(store, sorted(keys), advance=lambda *_: None)
         assert not report.bad and sum(report.num_good.values()) == len(keys), report
-        return set(keys)
+        return report.num_good
 
     def evict(self, keys: Sequence[bytes]) -> None:
         """Take pages away, as a store that is short of room does."""
