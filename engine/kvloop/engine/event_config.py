@@ -14,6 +14,8 @@ from kvloop.shared_cache.kv_events import EventEncoding, HashForm
 
 _FLAG = "--kv-events-config"
 _SCHEMES = ("tcp", "ipc", "inproc")
+_PUBLIC_HWM, _OWN_HWM = 100_000, 1_000
+"""The first is vLLM's; kvloop's router asks for a replay of what it loses."""
 
 
 class _Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,7 +26,7 @@ class _Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     endpoint: str | None = None
     replay_endpoint: str | None = None
     buffer_steps: int = 10_000
-    hwm: int = 100_000
+    hwm: int | None = None
     max_queue_size: int = 100_000
     topic: str = ""
     token_ids: bool | None = None
@@ -44,7 +46,7 @@ class StreamConfig:
     topic: str = ""
     buffer_steps: int = 10_000
     """Messages that a replay can go back."""
-    hwm: int = 100_000
+    hwm: int = _OWN_HWM
     """Messages that a slow subscriber may be behind before it loses some."""
     max_queue_size: int = 100_000
     """Pages that the loop may be ahead of the publisher."""
@@ -104,7 +106,7 @@ def _stream(
         replay_endpoint=replay,
         topic=fields.topic,
         buffer_steps=fields.buffer_steps,
-        hwm=fields.hwm,
+        hwm=fields.hwm or (_PUBLIC_HWM if is_public else _OWN_HWM),
         max_queue_size=fields.max_queue_size,
         token_ids=is_public if fields.token_ids is None else fields.token_ids,
         block_hashes=fields.block_hashes or ("int64" if is_public else "bytes"),
@@ -115,8 +117,9 @@ def _stream(
 
 def _check(fields: _Fields, has_secret: bool) -> None:
     for name in ("buffer_steps", "hwm", "max_queue_size"):
-        if getattr(fields, name) <= 0:
-            raise ConfigError(f"{_FLAG}: {name} must be above 0, got {getattr(fields, name)}")
+        value = getattr(fields, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{_FLAG}: {name} must be above 0, got {value}")
     for name in ("endpoint", "replay_endpoint"):
         _check_endpoint(name, getattr(fields, name))
     if fields.replay_endpoint is not None and fields.endpoint is None:

@@ -53,6 +53,7 @@ def test_an_endpoint_adds_a_stream_as_peers_expect_it() -> None:
         endpoint="tcp://*:5557",
         replay_endpoint=None,
         topic="kv@pod@model",
+        hwm=100_000,
         token_ids=True,
         block_hashes="int64",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -59,9 +60,15 @@ ARRAYS = (
 )
 
 
-def test_batches_are_the_bytes_that_the_documentation_shows() -> None:
+def test_batches_are_these_very_bytes() -> None:
     assert encode_batch(EVENTS, 1.5).hex() == MAPS
     assert encode_batch(EVENTS, 1.5, "array").hex() == ARRAYS
+
+
+def test_the_documentation_shows_them() -> None:
+    page = Path(__file__).parents[3] / "docs" / "kv-events.md"
+    vector = "".join(page.read_text().split("```")[1].split())
+    assert vector.replace("K1", FIRST.hex()).replace("K2", SECOND.hex()) == MAPS
 
 
 @pytest.mark.parametrize("encoding", [MAPS, ARRAYS], ids=["map", "array"])
