@@ -21,6 +21,7 @@ from kvloop.shared_cache.errors import ConfigError
         ({"max_queued": 0}, "--max-queued"),
         ({"session_horizon_s": 0}, "--session-horizon-s"),
         ({"request_timeout_s": 0}, "--request-timeout-s"),
+        ({"history_read_s": 0}, "--history-read-s"),
         ({"api_keys": "/nowhere/keys"}, "--api-keys"),
         ({"node_secret_file": "/nowhere/secret"}, "--node-secret-file"),
         ({"model": "/nowhere/model"}, "--model"),
