@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from decode_engine import PAGE, Decode
@@ -22,6 +23,7 @@ from kvloop.shared_cache.wire import (
     Refused,
     Sampling,
     Started,
+    StorageState,
     Tokens,
 )
 
@@ -40,6 +42,7 @@ class ChatDecode(Decode):
         cache: CacheMode = "on",
         salt: str | None = None,
         prefills: Sequence[str] = (),
+        **fields: Any,
     ) -> None:
         """Submit a greedy request; nothing is computed yet."""
         seed = cache_seed(None, salt)
@@ -51,6 +54,7 @@ class ChatDecode(Decode):
             cache=cache,
             cache_seed=seed.hex() if seed else None,
             prefills=tuple(PrefillCandidate(url=url) for url in prefills),
+            **fields,
         )
         self.scheduler.handle(Submit(request))
 
@@ -59,15 +63,17 @@ class ChatDecode(Decode):
         asks = [m for m in self.said if isinstance(m, AskPrefill)]
         return [ask for ask in asks if ask.request.request_id == request_id][-1]
 
-    def hand_over(self, ask: AskPrefill, num_layers: int = 3) -> None:
-        """All layers have come, and prefill had nothing cached."""
+    def hand_over(
+        self, ask: AskPrefill, storage: StorageState = "will_not", num_layers: int = 3
+    ) -> None:
+        """All layers have come, and prefill had nothing cached; what it says of L3."""
         for layer in range(num_layers):
             self.push(ask, layer)
         done = PrefillDone(
             first_token=5,
             logprob=None,
             sources=PromptSources(computed=len(ask.request.prompt)),
-            storage=["will_not"] * (len(ask.request.prompt) // PAGE),
+            storage=[storage] * (len(ask.request.prompt) // PAGE),
             last_layer_at=0.0,
         )
         self._hand_off(ask, done)
