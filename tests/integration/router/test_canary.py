@@ -87,7 +87,9 @@ def router(nodes: Any, routers: Any, looks: Looks, tmp_path: Path) -> Iterator[A
     secret.write_text("between-nodes")
     urls = {}
     for role in ("prefill", "decode"):
-        node = nodes.start(role, routes=[("/kvloop/verify_pages", looks.answer_to)], secret="between-nodes")
+        node = nodes.start(
+            role, routes=[("/kvloop/verify_pages", looks.answer_to)], secret="between-nodes"
+        )
         node.script, node.sources = whole_answer, read_from_l3
         urls[role] = (node.url,)
     started = routers.start(
