@@ -47,6 +47,8 @@ from kvloop.shared_cache.wire import (
 )
 
 log = logging.getLogger("kvloop.decode")
+_LAST_TURN_S = 0.5
+"""A request waits so long at most for the pages that its session's last turn has left."""
 
 
 class DecodeScheduler:
@@ -148,7 +150,7 @@ class DecodeScheduler:
         """Store the full pages of all requests, running ones too, within the deadline."""
         for owner in list(self._active.values()):
             self._end(owner)
-        for owner in self._offload.drain(timeout_s):
+        for owner in self._offload.drain(0.0):
             self._pages.release(owner)
         self._offload.stop()
 
@@ -202,15 +204,29 @@ class DecodeScheduler:
         self._hand_offs.expire(self._active.values())
 
     def _admit(self) -> None:
-        while self._waiting and len(self._active) < self._config.max_running_requests:
-            owner = self._waiting[0]
+        while len(self._active) < self._config.max_running_requests:
+            owner = self._next_waiting()
+            if owner is None:
+                return
             if not self._pages.reserve(owner):
                 self._offload.hurry()
                 return
-            self._waiting.popleft()
+            self._waiting.remove(owner)
             self._active[owner.request_id] = owner
             self._metrics.queue_seconds.observe(time.monotonic() - owner.waiting_since)
             self._hand_offs.start(owner)
+
+    def _next_waiting(self) -> OwnedRequest | None:
+        """The first whose last turn's pages prefill would find in L3, or that has waited for them.
+
+        A client that asks on at once is quicker than the store; its pages would be computed again.
+        """
+        now = time.monotonic()
+        for owner in self._waiting:
+            is_late = now - owner.waiting_since > _LAST_TURN_S
+            if is_late or not self._offload.is_storing(owner.keys):
+                return owner
+        return None
 
     def _plan(self) -> list[tuple[OwnedRequest, list[int], Segment]]:
         """Each running request's last token, and a chunk of the prompts computed here."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -131,6 +131,11 @@ class Chain:
     def is_lost(self, page: Page) -> bool:
         """Whether the page lies behind where the chain is broken."""
         return self.broken is not None and page.index >= self.broken.first
+
+    def is_storing(self, keys: Set[bytes]) -> bool:
+        """Whether one of these pages is due."""
+        due = (*self.waiting, *self.staged, *self.moving)
+        return any(page.extra is None and page.key in keys for page in due)
 
     # --- pages become due ---------------------------------------------------------------------
 

@@ -114,6 +114,17 @@ class Offload:
         chain = self._chains.get(id(owner))
         return chain is not None and not chain.is_released
 
+    def is_storing(self, keys: Sequence[bytes]) -> bool:
+        """Whether requests that have ended left pages of this run that are due, and may come yet.
+
+        Who asks L3 for them now asks too soon.
+        """
+        if not self._store.is_attached:
+            return False
+        ended = [chain for chain in self._busy.values() if chain.closed_at is not None]
+        wanted = set(keys) if ended else set()
+        return any(chain.is_storing(wanted) for chain in ended)
+
     def hurry(self) -> None:
         """Somebody waits for device pages: prefill's writes are given no more time this turn."""
         self._is_pressed = True
