@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from itertools import count
 
@@ -10,6 +11,7 @@ from kvloop.router.jobs import Job
 from kvloop.router.metrics import RouterMetrics
 from kvloop.router.nodes import NodeRegistry
 from kvloop.router.prefix_index import PrefixIndex
+from kvloop.router.recent import RecentAnswers
 from kvloop.router.routing import rank_decodes, rank_prefills
 from kvloop.router.upstream import Attempt, NodeStream, Upstream
 from kvloop.shared_cache.keys import page_keys
@@ -39,6 +41,7 @@ class Dispatcher:
         self._metrics = metrics
         self._zone = zone
         self._turn = count()
+        self._recent = RecentAnswers(time.monotonic)
 
     async def start(self, job: Job, model: str | None) -> tuple[NodeStream, Started]:
         """Open the job's answer at the best node that takes it; raises ApiError."""
@@ -60,16 +63,22 @@ class Dispatcher:
         if job.cache == "off":
             return
         tokens = [*job.prompt, *answer]
-        self._index.record(page_keys(tokens[:-1], node.page_size, job.seed), node.incarnation)
+        keys = page_keys(tokens[:-1], node.page_size, job.seed)
+        self._index.record(keys, node.incarnation)
+        self._recent.note(keys, node.incarnation)
 
     def _attempts(self, job: Job, model: str | None, tried: list[NodeRecord]) -> Iterator[Attempt]:
-        runs: dict[int, dict[str, int]] = {}
+        known: dict[int, tuple[dict[str, int], str | None]] = {}
+
+        def know(node: NodeRecord) -> tuple[dict[str, int], str | None]:
+            """What each node holds of the prompt, and who has just answered it, by page size."""
+            if node.page_size not in known:
+                keys = page_keys(job.prompt, node.page_size, job.seed)
+                known[node.page_size] = self._index.leading_pages(keys), self._recent.node_of(keys)
+            return known[node.page_size]
 
         def held(node: NodeRecord) -> dict[str, int]:
-            if node.page_size not in runs:
-                keys = page_keys(job.prompt, node.page_size, job.seed)
-                runs[node.page_size] = self._index.leading_pages(keys)
-            return runs[node.page_size]
+            return know(node)[0]
 
         turn = next(self._turn)
         decodes = rank_decodes(
@@ -78,6 +87,7 @@ class Dispatcher:
             held_pages=lambda node: held(node).get(node.incarnation, 0),
             zone=self._zone,
             turn=turn,
+            fresh=lambda node: know(node)[1] == node.incarnation,
         )
         for decode in decodes:
             tried.append(decode)

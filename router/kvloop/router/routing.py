@@ -10,6 +10,9 @@ REQUEST_COST_TOKENS = 512
 """A request already on a node weighs as much as this many tokens that are not cached there."""
 SAME_ZONE_TOKENS = 128
 """A node in the same zone is preferred as if it held this many tokens more."""
+FRESH_TOKENS = 2 * REQUEST_COST_TOKENS
+"""So much more the decode node is preferred whose answer to this session has just ended: it knows
+which of its pages are not in L3 yet, and waits for them."""
 MAX_PREFILLS = 4
 """Candidates named to decode."""
 
@@ -23,10 +26,17 @@ def rank_decodes(
     held_pages: Callable[[NodeRecord], int],
     zone: str,
     turn: int,
+    fresh: Callable[[NodeRecord], bool] = lambda _: False,
 ) -> list[NodeRecord]:
-    """Decode nodes, best first: session affinity and zone against load, equals in turn."""
+    """Decode nodes, best first: session affinity and zone against load, equals in turn.
+
+    `fresh`: whether a node's answer to this session has just ended.
+    """
     rotated = _rotate(decodes, turn)
-    return sorted(rotated, key=lambda n: -_score(n, held_pages(n), load(n), zone))
+    return sorted(
+        rotated,
+        key=lambda n: -_score(n, held_pages(n), load(n), zone) - FRESH_TOKENS * fresh(n),
+    )
 
 
 def rank_prefills(
