@@ -22,10 +22,13 @@ _PAGE_CALLS = ("exists", "get", "set")
 
 
 class StallingBackend(FileBackend):
-    """`root` is the file backend's; `write_pause_s` passes before each page becomes visible."""
+    """`root` is the file backend's; `write_pause_s` passes before each page becomes visible.
+
+    A call stalls for `stall_s` at most.
+    """
 
     def __init__(self, config: Mapping[str, Any], pool: HostPool, namespace: bytes) -> None:
-        self._hand = Hand(Path(config["root"]))
+        self._hand = Hand(Path(config["root"]), float(config.get("stall_s", STALL_S)))
         pause_s = float(config.get("write_pause_s", 0.0))
         self._hand.stall("open")
         super().__init__(FileConfig(root=config["root"]), pool, namespace)
@@ -53,12 +56,13 @@ class StallingBackend(FileBackend):
 class Hand:
     """The test's end and the backend's, in different processes."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, stall_s: float = STALL_S) -> None:
         root.mkdir(parents=True, exist_ok=True)
+        self._stall_s = stall_s
         self._stalled, self._calls = root / "stalled", root / "calls"
 
     def hold(self, *calls: str) -> None:
-        """Let these calls stall, each for five seconds at most."""
+        """Let these calls stall, each for `stall_s` at most, five seconds where none was given."""
         aside = self._stalled.with_suffix(".new")
         aside.write_text(json.dumps(calls))
         aside.rename(self._stalled)
@@ -75,7 +79,7 @@ class Hand:
         if call in _PAGE_CALLS:
             with self._calls.open("a") as log:
                 log.write(f"{call}\n")
-        until = time.monotonic() + STALL_S
+        until = time.monotonic() + self._stall_s
         while self._holds(call) and time.monotonic() < until:
             time.sleep(0.02)
 

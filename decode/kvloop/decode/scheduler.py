@@ -150,7 +150,7 @@ class DecodeScheduler:
         """Store the full pages of all requests, running ones too, within the deadline."""
         for owner in list(self._active.values()):
             self._end(owner)
-        for owner in self._offload.drain(0.0):
+        for owner in self._offload.drain(timeout_s):
             self._pages.release(owner)
         self._offload.stop()
 

@@ -112,6 +112,22 @@ async def test_a_part_that_ignores_sigterm_is_killed_at_the_deadline(tmp_path: P
     assert not is_alive(children["stubborn"].pid)
 
 
+async def test_what_others_store_in_ends_only_when_they_have_ended(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path)
+    store = (await start(supervisor, part("store", READY, starts_first=True)))["store"]
+    last_words = (
+        "import os, signal, sys, time; from pathlib import Path; "
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), "
+        f"Path({str(tmp_path / 'state')!r}).write_text("
+        f"Path('/proc/{store.pid}/stat').read_text()), sys.exit())); "
+        "print('now ready', flush=True); time.sleep(60)"
+    )
+    await start(supervisor, part("node", last_words))
+    await supervisor.stop()
+    assert (tmp_path / "state").read_text().rpartition(")")[2].split()[0] == "S"
+    assert not is_alive(store.pid)
+
+
 async def test_what_a_part_started_itself_ends_with_it(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path)
     children = await start(supervisor, part("parent", PARENT))

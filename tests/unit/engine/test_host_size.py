@@ -114,3 +114,24 @@ def test_decodes_own_size_is_named_where_no_flag_was_given() -> None:
 def test_a_size_below_one_page_names_what_a_page_needs() -> None:
     with pytest.raises(ConfigError, match=rf"0.0001 GB holds no page of {EACH} bytes; give 0.001 "):
         size(hicache_size=0.0001)
+
+
+def test_decodes_pool_holds_the_staging_that_is_asked_for() -> None:
+    default = 500_000_000 // EACH
+    assert size(role="decode", offload_staging_pages=default + 7).num_slots == default + 7
+    assert size(role="decode", offload_staging_pages=7).num_slots == default
+    assert size(role="prefill", offload_staging_pages=10**6).num_slots == 2000
+
+
+def test_more_staging_than_the_size_holds_names_both_flags() -> None:
+    wanted = r"--offload-staging-pages 900 is more than the \d+ pages .* --hicache-size 0.1 GB"
+    with pytest.raises(ConfigError, match=wanted) as raised:
+        size(role="decode", hicache_size=0.1, offload_staging_pages=900)
+    advised = float(str(raised.value).rpartition("give ")[2].partition(" GB")[0])
+    assert size(role="decode", hicache_size=advised, offload_staging_pages=900).num_slots >= 900
+
+
+def test_staging_that_does_not_fit_names_a_number_of_pages_that_does() -> None:
+    room = 3000 * EACH
+    with pytest.raises(ConfigError, match="--offload-staging-pages 3000 would fit"):
+        size(available=room + HEADROOM, role="decode", offload_staging_pages=9000)
