@@ -6,7 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from faulty_store import FaultyStore
-from hicache_node import NAMESPACE, SHAPE, HiCacheNode, content_of, holds, page_content
+from hicache_node import (
+    NAMESPACE,
+    PAGE,
+    SHAPE,
+    Content,
+    HiCacheNode,
+    content_of,
+    holds,
+    page_content,
+)
 from memory_backend import eventually
 
 from kvloop.prefill.job import Job
@@ -51,6 +60,7 @@ class Audit:
         self.node, self.jobs, self.computed, self.stores = node, jobs, computed, stores
         self.cache, self.tree = node.cache, node.tree
         self.reading = list(node.prefetcher._reading)
+        self.tails = list(node.controller._tails._reading.values())
 
     def check(self) -> None:
         """Raise AssertionError where anything is not as it must be."""
@@ -85,8 +95,10 @@ class Audit:
             owners.update(run.slots)
         for prefetch in self.reading:
             owners.update(prefetch.slots[prefetch.num_given :])
+        owners.update(self.tail_slots())
         for job in self.jobs:
             owners.update(job.fetched.slots if job.fetched is not None else ())
+            owners.update([job.fetched_tail.slot] if job.fetched_tail is not None else ())
             if job.prefetch is not None and job.prefetch.is_done:
                 owners.update(job.prefetch.slots[: len(job.prefetch.writers)])
 
@@ -101,6 +113,11 @@ class Audit:
         assert is_balanced() or eventually(is_balanced), (owners, self.node.pool._owners)
         free = self.node.pool._owners.count(0)
         assert self.node.pool.num_free == free
+
+    def tail_slots(self) -> list[int]:
+        """Of tails on their way, or that have come and were not taken."""
+        found = [job.tail for job in self.jobs if job.tail is not None and job.tail.is_done]
+        return [tail.slot for tail in (*self.tails, *found) if tail.slot is not None]
 
     def runs(self) -> Iterable[HostRun]:
         """All that are to be written to L3."""
@@ -156,10 +173,15 @@ class Audit:
         for index, page in enumerate(job.lease.pages[:num_there]):
             mine = self.node.mover.device[page].tobytes()
             assert mine == page_content(job, index).tobytes(), f"page {index} of a lease"
+        tail = job.lease.tail
+        if tail is not None and job.lease.tail_load is None and num_there == len(job.lease.sources):
+            assert job.tail is not None and job.tail.tail is not None
+            assert holds(node_page(self.node, job, tail.index), job.tail.tail.key), "a tail"
+            assert job.num_done == num_there * PAGE + tail.num_tokens
 
     def l3_holds_what_its_keys_say(self) -> None:
         for store in self.stores:
-            for key, page in store.pages.items():
+            for key, page in list(store.pages.items()):  # stalled calls may end now
                 view = memoryview(page)
                 if check(view, SHAPE, key, NAMESPACE, 0).writer is not None:
                     assert page[: SHAPE.payload_bytes] == content_of(key).tobytes(), (
@@ -182,19 +204,28 @@ class Audit:
     def shares_hold(self) -> None:
         config = self.node.config
         fetching = [slot for p in self.reading for slot in p.slots[p.num_given :]]
+        fetching += [tail.slot for tail in self.tails if tail.slot is not None]
+        num_tails = len(self.tail_slots()) - len(self.tails)
         share = max(1, int(config.hicache_prefetch_share * self.node.pool.num_slots))
         assert len(fetching) <= share, "pages under way hold more than their share"
         assert self.cache.host.num_fetching == len(fetching)
         waiting = [job.prefetch for job in self.jobs if job.prefetch and job.prefetch.is_done]
-        num_held = len(fetching) + sum(len(prefetch.writers) for prefetch in waiting)
+        num_held = len(fetching) + sum(len(prefetch.writers) for prefetch in waiting) + num_tails
         assert self.cache.host.num_held == num_held <= share, "or wait for their request"
         quotas = config.hicache_tenant_quotas
         for owner in {node.owner for node in self.tree._nodes()} - {""}:
             mine = {slot for node in self.tree._nodes() for slot in _slots(node, owner)}
             fetching = [p.slots[p.num_given :] for p in self.reading if p.owner == owner]
             mine |= {slot for slots in fetching for slot in slots}
+            mine |= {tail.slot for tail in self.tails if tail.owner == owner and tail.slot}
             quota = quotas.get(owner, quotas.get("*"))
             assert quota is None or len(mine) <= quota, f"{owner} is over its quota"
+
+
+def node_page(node: HiCacheNode, job: Job, index: int) -> Content:
+    """What is on the device in a page of the job's."""
+    assert job.lease is not None
+    return node.mover.device[job.lease.pages[index]]
 
 
 def _slots(node: Node, owner: str) -> list[int]:

@@ -27,12 +27,15 @@ from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.keys import cache_seed
 from kvloop.shared_cache.page_object import PageShape, seal
 from kvloop.shared_cache.prefetch_policy import Rates
+from kvloop.shared_cache.tail import Tail, record_name, tail_key, with_newest
 from kvloop.shared_cache.wire import CacheMode, KVTarget, PrefillRequest, Role, Sampling
 
 PAGE = 2
 """Tokens."""
 SHAPE = PageShape(num_layers=2, page_size=PAGE, num_kv_heads=1, head_size=4, itemsize=2)
 NAMESPACE = b"n" * 32
+NEXT = 99
+"""The token behind a prompt's pages; pages are of two tokens, so a tail has one."""
 _BATCH = 2
 """Pages that a prefetch reads in one go."""
 Content = npt.NDArray[np.uint8]
@@ -73,7 +76,7 @@ def request_of(
     return PrefillRequest(
         request_id="r",
         attempt="a",
-        prompt=[page for page in pages for _ in range(PAGE)] + [99] * num_more,
+        prompt=[page for page in pages for _ in range(PAGE)] + [NEXT] * num_more,
         sampling=Sampling(max_tokens=1),
         namespace=NAMESPACE.hex(),
         cache=cache,
@@ -87,6 +90,15 @@ def request_of(
 def keys_of(pages: Sequence[int], tenant: str = "") -> list[bytes]:
     """Of the prompt's full pages."""
     return job_keys(request_of(pages, tenant=tenant), PAGE)
+
+
+def store_tail(store: FaultyStore, parent: bytes | None, token: int = NEXT) -> bytes:
+    """Decode stored the tail of a turn that ended behind this page; returns its key."""
+    tail = Tail(1, tail_key(parent, [token]))
+    store.put(tail.key, object_of(tail.key, "decode"))
+    name = record_name(parent)
+    store.records[name] = with_newest(store.records.get(name), tail)
+    return tail.key
 
 
 def _seed(tenant: str) -> str | None:

@@ -118,7 +118,7 @@ class CacheController:
             return self._looks_again(job) or self._waits_for_tail(job, now)
         if job.prefetch is not None and (prefetch.slots or prefetch.is_done):
             # Not before it has its slots: it waits for all of them, and the tail takes one too.
-            self.tails.seek(job, prefetch.first + prefetch.num_found)
+            self.tails.seek(job, prefetch.first + len(prefetch.slots))
         num_arrived = len(prefetch.writers)
         is_done = prefetch.is_done
         reason = "" if is_done else self._stop_reason(job, prefetch.num_wanted, num_arrived, now)

@@ -31,8 +31,6 @@ class Prefetch:
         self.slots: list[int] = []
         self.writers: list[Role] = []
         """Of the pages that have arrived; grown by the reading thread."""
-        self.is_answered = False
-        """L3 has said which pages it has."""
         self.is_done = False
         self.is_stopped = False
         """Whoever waited has gone on without the rest."""
@@ -90,9 +88,7 @@ class Prefetcher:
 
     def turn(self) -> None:
         """Give slots to those that found pages; end those that have read them."""
-        for prefetch in [p for p in self._asking if p.future.done()]:
-            prefetch.is_answered = True
-            self._queued.append(prefetch)
+        self._queued += [p for p in self._asking if p.future.done()]
         self._asking = [p for p in self._asking if p not in self._queued]
         for prefetch in [p for p in self._queued if p.is_stopped or not p.num_found]:
             prefetch.is_done = True

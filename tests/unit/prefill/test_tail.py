@@ -8,26 +8,14 @@ from unittest.mock import patch
 
 import pytest
 from faulty_store import FaultyStore
-from hicache_node import PAGE, HiCacheNode, content_of, keys_of, object_of
+from hicache_node import NEXT, PAGE, HiCacheNode, content_of, keys_of, store_tail
 from prefetch_steps import PROMPT, ask, end, make, store_of_prompt
 
 from kvloop.prefill.job import Job
 from kvloop.shared_cache.hicache_names import PrefetchPolicy
 from kvloop.shared_cache.page_object import Fault
-from kvloop.shared_cache.tail import Tail, encode_record, record_name, tail_key, with_newest
+from kvloop.shared_cache.tail import encode_record, record_name, tail_key
 from kvloop.shared_cache.tree_node import Tier
-
-NEXT = 99
-"""The token behind a prompt's pages; pages are of two tokens, so a tail has one."""
-
-
-def store_tail(store: FaultyStore, parent: bytes | None, token: int = NEXT) -> bytes:
-    """Decode stored the tail of a turn that ended behind this page; returns its key."""
-    tail = Tail(1, tail_key(parent, [token]))
-    store.put(tail.key, object_of(tail.key, "decode"))
-    name = record_name(parent)
-    store.records[name] = with_newest(store.records.get(name), tail)
-    return tail.key
 
 
 @pytest.fixture
@@ -281,6 +269,24 @@ def test_a_tail_is_waited_for_as_one_more_page_would_be(
     assert job.lease is not None and job.lease.tail is None
     node.settle()
     assert node.metrics.tails == {"unused": 1}
+    end(node, job)
+    node.close()
+
+
+def test_a_prompts_own_tail_takes_no_slot_that_its_pages_wait_for(store: FaultyStore) -> None:
+    node = make(store, num_slots=4, tail_objects=True, hicache_prefetch_share=1.0)
+    store_tail(store, keys_of(PROMPT)[-1])
+    (slot,) = node.cache.host.take_for_fetch(1, "")  # another prompt's, for a while
+    job = come(node)
+    ask(node)
+    assert node.controller.waits(job, 0.0) and job.tail is None
+    node.cache.host.landed(1, "")
+    node.cache.host.handed_over(1)
+    node.cache.host.slots.free([slot])
+    node.controller.turn()
+    wait(node, job)
+    assert node.controller.place(job) and job.lease is not None
+    assert job.lease.sources == ["decode"] * 4 and job.lease.tail is None
     end(node, job)
     node.close()
 

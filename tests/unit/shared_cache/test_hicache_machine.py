@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from faulty_store import FaultyStore
 from hicache_model import Audit, expected_sources
-from hicache_node import SHAPE, HiCacheNode, keys_of, object_of
+from hicache_node import NEXT, SHAPE, HiCacheNode, keys_of, object_of, store_tail
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -36,7 +36,7 @@ _REQUESTS: list[dict[str, Any]] = [
     {"tenant": tenant, "cache": cache, "num_more": num_more, "priority": priority}
     for tenant in ("", "", "", "a", "a", "b")
     for cache in ("on", "on", "on", "on", "l3_only", "off")
-    for num_more in (1, 0)
+    for num_more in (1, 0, 2)
     for priority in (0, 1, 2)
 ]
 prompts = st.sampled_from(_PROMPTS)
@@ -61,6 +61,7 @@ class TiersMachine(RuleBasedStateMachine):
         quotas=st.sampled_from(_QUOTAS),
         share=st.sampled_from([0.3, 0.5, 1.0]),
         threshold=st.sampled_from([1, 4]),
+        has_tails=st.sampled_from([True, True, False]),
         is_attached=st.booleans(),
     )
     def begin(self, policies, num_pages, num_slots, layout, is_attached, **flags: Any) -> None:  # type: ignore[no-untyped-def]
@@ -74,6 +75,7 @@ class TiersMachine(RuleBasedStateMachine):
             "hicache_tenant_quotas": flags["quotas"],
             "hicache_prefetch_share": flags["share"],
             "hicache_prefetch_threshold": flags["threshold"],
+            "tail_objects": flags["has_tails"],
         }
         store = self.store if is_attached else None
         self.node = HiCacheNode(store, **self.sizes, flags=self.flags)
@@ -93,22 +95,39 @@ class TiersMachine(RuleBasedStateMachine):
     @rule(
         pages=prompts,
         fields=requests,
-        num_steps=st.integers(0, 6),
+        num_steps=st.integers(0, 12),
+        num_lacking=st.sampled_from([0, 0, 1, 2]),
+        is_placed=st.booleans(),
         is_replaced=st.sampled_from([False, False, True]),
     )
     def come_back(
-        self, pages: list[int], fields: dict[str, Any], num_steps: int, is_replaced: bool
+        self,
+        pages: list[int],
+        fields: dict[str, Any],
+        num_steps: int,
+        num_lacking: int,
+        is_placed: bool,
+        is_replaced: bool,
     ) -> None:
-        """A prompt that decode has written to L3, and that is read from there in part."""
-        for key in keys_of(pages, fields["tenant"]):
+        """A prompt that decode has written to L3, up to inside a page, and that is read there."""
+        keys = keys_of(pages, fields["tenant"])
+        written = keys[: len(keys) - num_lacking]
+        for key in written:
             self.from_decode.add(key)
             self.store.put(key, object_of(key, "decode"))
+        if written:
+            store_tail(self.store, written[-1], [*pages, NEXT][len(written)])
         self.come(pages, fields)
-        for _ in range(num_steps):
-            self.node.gate.step(-1)
-            self.node.controller.turn()
+        self.wait(self.jobs[-1], num_steps)
+        if is_placed:
+            self.advance(self.jobs[-1], False)
         if is_replaced:
             self.l3_is("replaced")
+
+    @rule(pages=prompts, fields=requests, num_lacking=st.sampled_from([0, 1, 2]))
+    def continue_turn(self, pages: list[int], fields: dict[str, Any], num_lacking: int) -> None:
+        """A prompt gets what is in L3 of the turn before, and its device pages."""
+        self.come_back(pages, fields, 12, num_lacking, True, False)
 
     @rule(which=_ANY, is_late=st.booleans(), num=st.integers(1, _MAX_JOBS))
     def go_on(self, which: int, is_late: bool, num: int) -> None:
@@ -130,11 +149,10 @@ class TiersMachine(RuleBasedStateMachine):
         """A whole request in one go, so that histories get somewhere."""
         self.come(pages, fields)
         job = self.jobs[-1]
-        for _ in range(num_steps):
-            self.node.gate.step(-1)
-            self.node.controller.turn()
-        for _ in range(3 if is_kept else 4):
-            self.advance(job, True)
+        self.wait(job, num_steps)
+        for _ in range(5):
+            if not (is_kept and job.storage):
+                self.advance(job, True)
 
     @rule(pages=st.tuples(prompts, prompts, prompts), fields=requests)
     def serve_some(self, pages: tuple[list[int], ...], fields: dict[str, Any]) -> None:
@@ -284,6 +302,13 @@ class TiersMachine(RuleBasedStateMachine):
         else:
             self.leave(job)
 
+    def wait(self, job: Job, num_steps: int) -> None:
+        """It queues while threads take so many steps; pages come first, then a tail."""
+        for _ in range(num_steps):
+            self.node.gate.step(-1)
+            self.node.controller.turn()
+            self.node.controller.waits(job, job.ready_at or 1.0)
+
     def place(self, job: Job, is_late: bool) -> None:
         if not is_late and self.node.controller.waits(job, job.ready_at or 1.0):
             return
@@ -297,6 +322,11 @@ class TiersMachine(RuleBasedStateMachine):
             self.sources_are_true(job)
 
     def compute(self, job: Job) -> None:
+        if not self.node.controller.tails.has_settled(job):
+            assert job.lease is not None and job.lease.tail_load is not None
+            job.lease.tail_load.step()  # type: ignore[attr-defined]
+            if not self.node.controller.tails.has_settled(job):
+                return
         try:
             self.node.compute(job)
         except TransferError:
