@@ -116,8 +116,7 @@ class HiCache:
         """Lease `num_pages` device pages, or None where too few can be freed.
 
         The leading ones hold what L1 has of `keys[:num_readable]`, and get what L2 has and what was
-        fetched for this request; the next one gets `tail`, if it is that page's. With the lease the
-        slots of `fetched` and `tail` have a new owner.
+        fetched; the next one gets `tail`, if it is its. The slots of both have a new owner then.
         """
         self.poll()  # a backup that failed leaves no page to be found
         fetched = fetched or Fetched()
