@@ -15,7 +15,7 @@ from kvloop.benchmark.reuse.tables import verdict
 pytestmark = pytest.mark.integration
 THREADS = ("--threads", "1")
 SHAPE = Shape(dtype="float32", prefill_flags=THREADS, decode_flags=THREADS)
-LOAD = ChatLoad(chats=10)
+LOAD = ChatLoad(chats=8)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,8 @@ def test_without_history_ids_drift_costs_pages_and_the_account_shows_it(loop: Ma
     assert account.total.found < account.total.expected / 2
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_decode_alone_stores_everything_where_prefill_writes_nothing_through(
     tiny_models: dict[str, str], tmp_path: Path
 ) -> None:
@@ -71,7 +72,7 @@ def test_decode_alone_stores_everything_where_prefill_writes_nothing_through(
         prefill_flags=THREADS,
         decode_flags=THREADS,
     )
-    load = ChatLoad(chats=4, pace="rounds", cache="l3_only")
+    load = ChatLoad(chats=20, pace="rounds", cache="l3_only")
     with many_nodes(tmp_path, tiny_models["llama"], shape, load) as loop:
         account = loop.hold("write_back", load)
         repaired = loop.decodes[0].metric(

@@ -75,7 +75,9 @@ def test_answers_are_sampled_and_as_long_as_asked_for() -> None:
     bodies = [load.body(chat, 1) for chat in range(1, 60)]
     assert {body["max_tokens"] for body in bodies} == set(range(70, 76))
     assert all(body["temperature"] == 1.0 and body["ignore_eos"] for body in bodies)
-    assert not replace(load, natural_ends=True).body(1, 1)["ignore_eos"]
+    natural = replace(load, natural_ends=True).body(1, 1)
+    assert not natural["ignore_eos"] and natural["skip_special_tokens"]
+    assert not bodies[0]["skip_special_tokens"], "text without them is not what was generated"
 
 
 def test_the_first_turn_reads_every_tier_and_later_ones_what_was_asked_for() -> None:

@@ -64,6 +64,8 @@ class ChatLoad:
             "temperature": self.temperature,
             "seed": self._draw("sample", chat, turn).randrange(1 << 31),
             "ignore_eos": not self.natural_ends,
+            # what the model goes on past is part of the text that the client sends back
+            "skip_special_tokens": self.natural_ends,
             # read for the account only: the messages that are sent are text
             "return_token_ids": True,
             "kvloop": {"cache": cache, "history": self.history},
