@@ -246,5 +246,5 @@ class PagesMachine(RuleBasedStateMachine):
         assert cache.flush()[1] == 0 and cache._allocator.num_free == NUM_PAGES
 
 
-PagesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+PagesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 test_pages_of_requests_in_any_order = PagesMachine.TestCase
