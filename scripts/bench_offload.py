@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     flag("--pairs", type=int, default=8)
     flag("--prompt", type=int, default=64, help="tokens")
     flag("--answer", type=int, default=128, help="tokens")
-    flag("--tokens", type=int, default=2048, help="generated in a block, about")
+    flag("--tokens", type=int, default=1024, help="in a block of one; of n: times the root of n")
     flag("--page-size", type=int, default=16)
     flag("--control", choices=("no_backend", "cache_off"), default="no_backend")
     flag("--restart-every", type=int, default=1, help="pairs; 0: never")
@@ -75,9 +75,10 @@ def parse_args() -> argparse.Namespace:
     if args.quick:
         args.pairs, args.tokens, args.answer = 2, 256, 32
     args.rounds = {
-        number: max(1, round(args.tokens / args.answer / number)) for number in args.concurrency
+        number: max(1, round(args.tokens * number**0.5 / args.answer / number))
+        for number in args.concurrency
     }
-    # prompts and answers of one block more than what runs: the rest is what the radix cache keeps
+    # twice what runs at once: the rest is what the radix cache keeps
     longest = -(-(args.prompt + args.answer + 1) // args.page_size) * args.page_size
     args.pool_tokens = 2 * longest * max(*args.concurrency, 2)
     return args
@@ -86,7 +87,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the nodes are stopped on the way out
-    machine = hardware()
+    machine = hardware() + (f", {gpu()}" if args.device == "cuda" else "")
     print(machine, flush=True)
     memory = Path("/dev/shm")
     place = args.directory or (memory if memory.is_dir() else None)
@@ -95,6 +96,13 @@ def main() -> None:
     if args.json:
         result = {"hardware": machine, "arguments": sys.argv[1:], "concurrency": results}
         args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def gpu() -> str:
+    """The first one's name."""
+    import torch
+
+    return torch.cuda.get_device_name(0)
 
 
 def run(args: argparse.Namespace, directory: Path) -> list[dict[str, Any]]:
