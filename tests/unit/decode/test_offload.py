@@ -362,6 +362,31 @@ def test_a_page_that_is_never_taken_ends_its_chain_and_no_other(
     assert node.counted("kvloop_offload_skipped_bytes_total", reason="behind_hole") > 0
 
 
+@pytest.mark.parametrize("is_copying", [True, False])
+def test_what_moves_while_its_chain_breaks_before_it_is_given_up_when_it_stops(
+    node_of: MakeNode, store: FaultyStore, is_copying: bool
+) -> None:
+    node = node_of(offload_retries=0)
+    owner = node.begin([1])
+    assert owner is not None
+    store.has_room = False
+    node.generate(owner, [8])
+    step_copies(node)
+    node.generate(owner, [8, 8])
+    node.turn()
+    if not is_copying:
+        node.mover.finish()
+        node.turn()
+    assert node.writes.step()
+    node.turn()
+    assert node.holes("failed", False) == 1, "the other one is not back yet"
+    step(node)
+    store.has_room = True
+    node.end(owner)
+    node.settle()
+    assert not store.pages and node.holes("failed", False) == 2 and node.all_is_free()
+
+
 def test_a_chain_that_waits_for_its_next_attempt_holds_up_no_other(
     node_of: MakeNode, store: FaultyStore
 ) -> None:
@@ -410,9 +435,32 @@ def test_a_store_that_is_back_in_time_gets_what_waited_and_one_that_is_not_leave
         assert node.all_is_free()
 
 
+def test_an_attempt_that_opened_the_breaker_is_not_held_against_the_page(
+    node_of: MakeNode, store: FaultyStore
+) -> None:
+    node = node_of(offload_retries=0)
+    owner = node.begin([1])
+    assert owner is not None
+    node.generate(owner, [8])
+    step_copies(node)
+    store.stall()
+    assert node.writes.step()
+    node.turn()
+    assert node.guard.state == "open" and node.offload.backlog == 1
+    store.heal()
+    assert node.guard.wait_attached(20)
+    node.settle()
+    assert set(store.pages) == set(owner.keys)
+
+
 def test_where_there_never_was_a_store_nothing_is_copied_and_no_page_is_held() -> None:
     node = OffloadNode(None)
-    owner = node.serve(PROMPT, 6, states="will_not")
+    owner = node.begin(PROMPT, states="will_not")
+    assert owner is not None
+    node.generate(owner, [8] * 5)
+    step_copies(node)
+    assert node.pool.num_free == node.pool.num_slots and node.offload.backlog > 0
+    node.end(owner)
     node.turn()
     assert not node.offload.holds(owner) and not node.mover.moves
     assert node.holes("detached", False) == 5 and node.all_is_free()
