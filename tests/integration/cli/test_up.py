@@ -91,6 +91,8 @@ def test_it_serves_until_sigterm_and_a_second_one_is_kept_out_of_its_directory(
             wait_for("serving", lambda: "serving at" in (tmp_path / "out").read_text(), 180)
             assert_reuse_was_shown((tmp_path / "out").read_text())
             assert fetch(f"http://127.0.0.1:{port}/readyz")[0] == 200
+            shared = fetch(f"http://127.0.0.1:{port}/server_info")[1]["history"]["shared"]
+            assert shared["state"] == "attached", shared
             second = run("--port", str(free_port()), "--state-dir", str(tmp_path))
             assert second.returncode == 2 and "another kvloop up runs" in second.stderr
         finally:

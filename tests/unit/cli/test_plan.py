@@ -34,10 +34,19 @@ def test_nodes_find_the_master_where_the_store_listens() -> None:
 def test_the_file_cache_needs_no_store_and_one_directory_for_all() -> None:
     config = UpConfig(shared_cache="file", prefill=2, decode=3, state_dir=Path("/state"))
     plan = plan_of(config)
-    nodes = [part for part in plan.parts if part.name != "router"]
-    assert len(nodes) == 5
-    roots = {flag(part, "--hicache-storage-backend-extra-config") for part in nodes}
+    assert len(plan.parts) == 6
+    roots = {flag(part, "--hicache-storage-backend-extra-config") for part in plan.parts}
     assert roots == {json.dumps({"root": str(pages_directory(config))})}
+
+
+@pytest.mark.parametrize("shared_cache", ["mooncake", "file"])
+def test_the_router_keeps_what_it_remembers_in_the_nodes_shared_cache(shared_cache: str) -> None:
+    config = UpConfig(shared_cache=shared_cache)  # type: ignore[arg-type]
+    *_, decode, router = plan_of(config).parts
+    assert router.name == "router"
+    for name in ("--hicache-storage-backend", "--hicache-storage-backend-extra-config"):
+        assert flag(router, name) == flag(decode, name)
+    assert flag(router, "--hicache-storage-backend") == shared_cache
 
 
 def test_no_two_parts_share_a_port() -> None:

@@ -54,7 +54,7 @@ def build_plan(config: UpConfig, ports: list[int], secret_file: Path) -> Plan:
         for role, urls in (("prefill", prefill), ("decode", decode))
         for index, url in enumerate(urls)
     ]
-    router = _router(config, secret_file)
+    router = _router(config, storage, secret_file)
     return Plan(
         parts=(*stores, *nodes, router), prefill_urls=tuple(prefill), decode_urls=tuple(decode)
     )
@@ -94,17 +94,36 @@ def _node(
         "--port": url.rpartition(":")[2],
         "--dtype": config.dtype,
         "--page-size": str(config.page_size),
-        "--hicache-storage-backend": config.shared_cache,
-        "--hicache-storage-backend-extra-config": storage,
+        **_storage_flags(config, storage),
         "--router": config.url,
         "--node-secret-file": str(secret_file),
         "--log-level": config.log_level,
     }
-    argv = _command(role, *(word for pair in flags.items() for word in pair))
+    argv = _command(role, *_words(flags))
     return Part(name=f"{role}-{index}", argv=argv, ready_url=f"{url}/readyz")
 
 
-def _router(config: UpConfig, secret_file: Path) -> Part:
-    flags = ("--host", config.host, "--port", str(config.port))
-    argv = _command("router", *flags, "--node-secret-file", str(secret_file))
-    return Part(name="router", argv=argv, ready_url=f"{config.url}/readyz")
+def _router(config: UpConfig, storage: str, secret_file: Path) -> Part:
+    flags = {
+        "--host": config.host,
+        "--port": str(config.port),
+        # the ids of answers lie beside their pages: a router started anew finds them
+        **_storage_flags(config, storage),
+        "--node-secret-file": str(secret_file),
+    }
+    return Part(
+        name="router",
+        argv=_command("router", *_words(flags)),
+        ready_url=f"{config.url}/readyz",
+    )
+
+
+def _storage_flags(config: UpConfig, storage: str) -> dict[str, str]:
+    return {
+        "--hicache-storage-backend": config.shared_cache,
+        "--hicache-storage-backend-extra-config": storage,
+    }
+
+
+def _words(flags: dict[str, str]) -> list[str]:
+    return [word for pair in flags.items() for word in pair]
