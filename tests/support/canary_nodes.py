@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import cast
 
-from kvloop.router.canary.judge import Seen, Turn
+from kvloop.router.canary.judge import HandOffFailure, Seen, Turn
 from kvloop.router.canary.probe import Probe
 from kvloop.shared_cache.canary import DevicePage, PageQuestion, PageReply, StoredPage
 from kvloop.shared_cache.wire import (
@@ -24,10 +24,10 @@ PAGE = 16
 def node(role: Role, number: int = 0, **fields: object) -> NodeRecord:
     """A ready node."""
     return NodeRecord(
-        url=f"http://{role}{number}:1",
         role=role,
         incarnation=f"{role}-{number}",
         **{
+            "url": f"http://{role}{number}:1",
             "namespace": "aa" * 32,
             "page_size": PAGE,
             "max_context": 4096,
@@ -52,7 +52,7 @@ class FakeNodes:
     breaks_off: bool = False
     """Turn 1's answer."""
     falls_back: bool = False
-    failure: str | None = None
+    failure: HandOffFailure | None = None
     device: DevicePage = GOOD
     num_held: int = 1000
     looks_fail: str | None = None
@@ -124,7 +124,7 @@ class FakeNodes:
         )
         return self._reply(at, stored=pages)
 
-    async def hand_off_failure(self, decode: NodeRecord, request_id: str) -> str | None:
+    async def hand_off_failure(self, decode: NodeRecord, request_id: str) -> HandOffFailure | None:
         return self.failure
 
     def _state(self, at: NodeRecord) -> str:

@@ -37,6 +37,8 @@ class HandOffFailure(msgspec.Struct, frozen=True):
     request_id: str
     prefill_node: str
     reason: str
+    status: int | None = None
+    """Of a refusal."""
 
 
 @dataclass(slots=True, kw_only=True)

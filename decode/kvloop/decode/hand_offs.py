@@ -141,7 +141,7 @@ class HandOffs:
         url = hand_off.candidate.url
         log.warning("request %s: %s refused: %s", owner.request_id, url, refusal)
         reason = f"refused: {refusal.message}"
-        self.failures.append(HandOffFailure(owner.request_id, url, reason))
+        self.failures.append(HandOffFailure(owner.request_id, url, reason, refusal.status))
         owner.hand_off = None
         owner.num_failed += 1
         self.start(owner)

@@ -29,9 +29,10 @@ def test_each_attempt_that_was_given_up_is_told_with_its_node_and_cause(tmp_path
     decode.scheduler.handle(event)
     third = decode.said_last(type(ask))
     decode.scheduler.handle(HandOffBroken("r1", third.request.attempt, "connection reset"))
-    told = [(one["request_id"], one["prefill_node"], one["reason"]) for one in failures(decode)]
+    names = ("request_id", "prefill_node", "reason", "status")
+    told = [tuple(one[name] for name in names) for one in failures(decode)]
     assert told == [
-        ("r1", "http://a", "checksum of layer 0 does not match"),
-        ("r1", "http://b", "refused: another namespace"),
-        ("r1", "http://c", "connection reset"),
+        ("r1", "http://a", "checksum of layer 0 does not match", None),
+        ("r1", "http://b", "refused: another namespace", 409),
+        ("r1", "http://c", "connection reset", None),
     ]

@@ -10,6 +10,7 @@ import pytest
 from canary_nodes import PAGE, FakeNodes, node
 
 from kvloop.router.canary.chat import PairCanary
+from kvloop.router.canary.judge import HandOffFailure
 from kvloop.router.canary.plan import Pair
 from kvloop.router.canary.report import PairReport
 from kvloop.shared_cache.canary import DevicePage, StoredPage, canary_seed
@@ -92,7 +93,7 @@ async def test_pages_that_come_late_are_waited_for() -> None:
 
 
 async def test_a_prompt_that_decode_computed_itself_is_no_transfer_and_the_cause_is_told() -> None:
-    nodes = FakeNodes(falls_back=True, failure="checksum of layer 0 does not match")
+    nodes = FakeNodes(falls_back=True, failure=HandOffFailure("checksum of layer 0 does not match"))
     transfer = (await run(nodes)).stages[0]
     assert transfer.state == "failed"
     assert transfer.reason.endswith(
@@ -210,6 +211,14 @@ async def test_two_stores_instead_of_one_are_told_apart_from_slow_reading() -> N
 async def test_nodes_without_room_leave_everything_unknown() -> None:
     report = await run(FakeNodes(error="this node's queue is full", is_busy=True))
     assert states(report) == ["unknown", "skipped", "skipped"]
+
+
+async def test_a_prefill_node_without_room_leaves_the_transfer_and_the_reuse_unknown() -> None:
+    busy = HandOffFailure("refused: queue full", is_busy=True)
+    transfer, _, reuse = (await run(FakeNodes(falls_back=True, failure=busy))).stages
+    assert (transfer.state, reuse.state) == ("unknown", "unknown")
+    assert transfer.reason.endswith("decode computed the prompt itself: refused: queue full")
+    assert reuse.reason.endswith("refused: queue full")
 
 
 async def test_a_turn_that_does_not_start_in_time_breaks_the_transfer() -> None:

@@ -180,6 +180,19 @@ async def test_nodes_of_another_model_are_not_part_of_the_loop() -> None:
     assert (await house.canary.run("demand")).result == "whole"
 
 
+async def test_pairs_whose_turn_comes_too_late_are_unknown_and_not_broken() -> None:
+    decodes = [node("decode", number) for number in range(6)]
+    house = House(node("prefill"), *decodes, canary_timeout_s=0.4)
+    house.nodes.gate = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.35, house.nodes.gate.set)
+    report = await house.canary.run("demand")
+    assert report.result == "unknown" and len(report.pairs) == 6
+    for pair in report.pairs[4:]:
+        assert {stage.state for stage in pair.stages} == {"unknown"}
+        assert "no time was left" in pair.stages[0].reason
+    assert len({request.cache_seed for request in house.nodes.requests}) == 4
+
+
 async def test_a_canary_is_over_at_its_deadline() -> None:
     house = whole_house(canary_timeout_s=0.2)
     house.nodes.num_stored = 0

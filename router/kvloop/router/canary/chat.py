@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from kvloop.router.canary.judge import (
+    HandOffFailure,
     Seen,
     Turn,
     judge_reuse,
@@ -54,15 +55,17 @@ class PairCanary:
         shape = fit(decode.page_size, room)
         if shape is None:
             need = shortest(decode.page_size)
-            return self._report(
-                same("unknown", f"a context of {room} tokens is too short, a canary needs {need}")
-            )
+            return self.not_begun(f"a context of {room} tokens is too short, a canary needs {need}")
         tokens: list[int] = []
         try:
             return self._report(await self._run(shape, tokens), shape)
         finally:
             if len(tokens) >= decode.page_size:
                 await self._clean_up(tokens)
+
+    def not_begun(self, reason: str) -> PairReport:
+        """Instead of `run`."""
+        return self._report(same("unknown", reason))
 
     async def _run(self, shape: ChatShape, tokens: list[int]) -> tuple[StageReport, ...]:
         """Adds to `tokens` what nodes may have stored."""
@@ -87,7 +90,8 @@ class PairCanary:
         self, shape: ChatShape, turn: Turn, prompt: Sequence[int]
     ) -> StageReport:
         began = self._now()
-        failure, seen = None, "there was nothing to look at"  # type: tuple[str | None, Seen]
+        failure: HandOffFailure | None = None
+        seen: Seen = "there was nothing to look at"
         assert turn.started is not None
         if turn.started.prefill_node == self._pair.prefill.url:
             seen = await self._ask_until(
@@ -125,7 +129,7 @@ class PairCanary:
         prompt = [*tokens, *self._ids(shape.question)]
         reader = self._pair.reader
         turn = await self._turn("2", prompt, shape.second_answer, reader, "l3_only")
-        failure, seen = None, None  # type: tuple[str | None, Seen | None]
+        failure: HandOffFailure | None = None
         if turn.started is not None and turn.started.prefill_node != reader.url:
             failure = await self._probe.hand_off_failure(self._pair.decode, self._request_id("2"))
         stage = judge_reuse(self._pair, shape, turn, failure, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kvloop.router.canary.plan import Pair
 from kvloop.router.canary.report import Stage, StageReport, State
@@ -16,6 +17,17 @@ MAX_ERROR = 0.25
 
 Seen = PageReply | str
 """A node's reply, or why there is none."""
+
+
+class HandOffFailure(NamedTuple):
+    """Why decode gave up on a prefill node."""
+
+    reason: str
+    is_busy: bool = False
+    """It had no room: nothing was observed."""
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +48,7 @@ def judge_transfer(
     pair: Pair,
     shape: ChatShape,
     turn: Turn,
-    hand_off_failure: str | None,
+    failure: HandOffFailure | None,
     seen: Seen,
     took_s: float,
 ) -> StageReport:
@@ -50,8 +62,8 @@ def judge_transfer(
     if turn.started is None:
         return verdict("unknown" if turn.is_busy else "failed", f"turn 1: {turn.error}")
     if turn.started.prefill_node != pair.prefill.url:
-        why = f": {hand_off_failure}" if hand_off_failure else ""
-        return verdict("failed", f"no KV came from {path}, decode computed the prompt itself{why}")
+        what = f"no KV came from {path}, decode computed the prompt itself"
+        return verdict(*_fallback(what, failure))
     if isinstance(seen, str):
         return verdict("unknown", f"decode {pair.decode.url} did not look at its pages: {seen}")
     if seen.problem is not None:
@@ -102,7 +114,7 @@ def judge_write_back(
 
 
 def judge_reuse(
-    pair: Pair, shape: ChatShape, turn: Turn, hand_off_failure: str | None, seen: Seen | None
+    pair: Pair, shape: ChatShape, turn: Turn, failure: HandOffFailure | None, seen: Seen | None
 ) -> StageReport:
     """Did turn 2, which read nothing but L3, find every full page of turn 1?
 
@@ -123,8 +135,8 @@ def judge_reuse(
     if turn.started is None:
         return verdict("unknown" if turn.is_busy else "failed", f"turn 2: {turn.error}")
     if turn.started.prefill_node != pair.reader.url:
-        why = f": {hand_off_failure}" if hand_off_failure else ""
-        return verdict("failed", f"decode computed turn 2 itself, nothing came from {reader}{why}")
+        what = f"decode computed turn 2 itself, nothing came from {reader}"
+        return verdict(*_fallback(what, failure))
     is_found = all(found[name] >= expected[name] for name in expected)
     if is_found and turn.error is None:
         return verdict("ok")
@@ -169,6 +181,12 @@ def _report(
         found=found,
         reason=reason,
     )
+
+
+def _fallback(what: str, failure: HandOffFailure | None) -> tuple[State, str]:
+    if failure is None:
+        return "failed", what
+    return "unknown" if failure.is_busy else "failed", f"{what}: {failure}"
 
 
 def _wrong_page(index: int, page: DevicePage) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from kvloop.router.canary.judge import Seen, Turn
+from kvloop.router.canary.judge import HandOffFailure, Seen, Turn
 from kvloop.router.errors import ApiError
 from kvloop.router.upstream import Attempt, NodeStream, Upstream
 from kvloop.shared_cache.canary import VERIFY_PATH, PageQuestion, PageReply
@@ -22,6 +22,7 @@ from kvloop.shared_cache.wire import (
 
 _LOOK_S = 15.0
 _INFO_S = 5.0
+_BUSY = 429
 
 
 class Probe:
@@ -41,7 +42,7 @@ class Probe:
         try:
             stream, started = await self._upstream.open(attempts, request.request_id, deadline)
         except ApiError as error:
-            is_busy = error.status == 429
+            is_busy = error.status == _BUSY
             return Turn(seconds=now() - began, error=error.message, is_busy=is_busy)
         start_s, ids = now() - began, list[int]()
         wrong = await _collect(stream, ids, request.sampling.max_tokens)
@@ -67,7 +68,7 @@ class Probe:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return str(error) or type(error).__name__
 
-    async def hand_off_failure(self, decode: NodeRecord, request_id: str) -> str | None:
+    async def hand_off_failure(self, decode: NodeRecord, request_id: str) -> HandOffFailure | None:
         """Why decode gave up on a prefill node; None where it did not, or does not tell."""
         try:
             async with self._session.get(
@@ -77,7 +78,7 @@ class Probe:
             ) as answer:
                 failures = json.loads(await answer.read())["hand_off_failures"]
                 mine = [one for one in failures if one["request_id"] == request_id]
-                return str(mine[-1]["reason"]) if mine else None
+                return _last(mine) if mine else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError, TypeError):
             return None
 
@@ -94,6 +95,11 @@ async def _collect(stream: NodeStream, ids: list[int], wanted: int) -> str | Non
     if len(ids) != wanted:
         return f"the answer has {len(ids)} tokens instead of {wanted} ({event.reason})"
     return None
+
+
+def _last(failures: list[dict[str, Any]]) -> HandOffFailure:
+    last = failures[-1]
+    return HandOffFailure(str(last["reason"]), is_busy=last.get("status") == _BUSY)
 
 
 def _message(body: bytes) -> str:
