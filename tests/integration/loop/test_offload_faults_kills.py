@@ -26,7 +26,8 @@ from kvloop.shared_cache.keys import page_keys
 pytestmark = pytest.mark.integration
 NUM_PROMPTS = 4
 WRITERS = 4
-"""Threads of the file backend: each has one page at most that is begun and not published."""
+"""Threads of the file backend: each leaves one page at most that is begun and not published, and
+none where the file system has files without names."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def l3(loop: Loop) -> L3:
 def test_no_kill_of_decode_leaves_a_bad_page_a_wrong_answer_or_a_chain_that_is_longer_than_told(
     num_kills: int, loop: Loop, l3: L3, reference: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    num_cut = num_short = num_finished = num_lost = 0
+    num_short = num_finished = num_lost = 0
     for number in range(num_kills):
         chance = random.Random(number)
         prompts = [ids_of(2 * PAGE + 7 * n, (number, n)) for n in range(NUM_PROMPTS)]
@@ -73,7 +74,6 @@ def test_no_kill_of_decode_leaves_a_bad_page_a_wrong_answer_or_a_chain_that_is_l
         there = l3.keys()
         assert l3.writers(there)["decode"] - by_decode >= num_stored, "said to be stored, and lost"
         assert len(half_written(l3.root) - written) <= WRITERS, "more than was in flight"
-        num_cut += len(half_written(l3.root) - written)
         restart(loop)
         short = [check_next_turn(loop, turn, there) for turn in finished]
         num_finished, num_short = num_finished + len(finished), num_short + sum(map(bool, short))
@@ -90,7 +90,7 @@ def test_no_kill_of_decode_leaves_a_bad_page_a_wrong_answer_or_a_chain_that_is_l
     with capsys.disabled():
         print(
             f"\n{num_kills} kills: {num_finished} answers had ended, {num_short} of them with "
-            f"{num_lost} pages fewer in L3; {num_cut} pages were cut in the writing"
+            f"{num_lost} pages fewer in L3"
         )
 
 
@@ -166,7 +166,7 @@ def test_no_page_of_an_engine_that_was_killed_is_other_than_whole(
     """Engines alone, that are quickly started: decode computes the prompts itself."""
     root, model = tmp_path / "l3", save_config(tmp_path)
     decode = ChatDecode(model, 200, with_transfer=False)
-    num_finished = num_lost = num_cut = 0
+    num_finished = num_lost = 0
     expected: set[bytes] = set()
     with one_thread():
         for number in range(num_kills):
@@ -174,8 +174,7 @@ def test_no_page_of_an_engine_that_was_killed_is_other_than_whole(
             victim = KilledDecode(model, root, number)
             time.sleep(random.Random(number).uniform(0.0, 1.0))
             answers = victim.kill()
-            num_cut += len(cut := half_written(root) - before)
-            assert len(cut) <= WRITERS
+            assert len(half_written(root) - before) <= WRITERS
             pages = list(published(root))
             assert [page.fault(decode.parts.shape) for page in pages] == [None] * len(pages)
             # What was not answered to its end may be there as far as it came: it is asked again.
@@ -193,9 +192,10 @@ def test_no_page_of_an_engine_that_was_killed_is_other_than_whole(
             assert {page.key for page in pages} <= expected, "pages of nobody"
             num_finished += len(ended)
             decode.said.clear()
+    assert num_lost > 0, "no kill came during the offload"
     with capsys.disabled():
         print(
             f"\n{num_kills} kills: {num_finished} answers had ended, {num_lost} of their pages "
-            f"were not stored yet, {num_cut} were cut in the writing; {len(pages)} whole in L3"
+            f"were not stored yet; all {len(pages)} in L3 are whole"
         )
     decode.scheduler.close(1)
