@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from kvloop.shared_cache.hicache_names import EvictionPolicy
 from kvloop.shared_cache.page_allocator import PageAllocator
-from kvloop.shared_cache.tree import RadixTree, TierObserver
+from kvloop.shared_cache.tree import RadixTree
 from kvloop.shared_cache.tree_node import Tier
+from kvloop.shared_cache.tree_parts import TierObserver
 
 
 class DeviceCache:

@@ -21,13 +21,15 @@ from kvloop.shared_cache.hicache_parts import (
     Mover,
     Observer,
     PageSource,
+    below,
 )
 from kvloop.shared_cache.host_tier import HostTier
 from kvloop.shared_cache.page_allocator import PageAllocator
 from kvloop.shared_cache.slot_owners import SlotOwners
 from kvloop.shared_cache.storage_marks import StorageMarks
-from kvloop.shared_cache.tree import Leaving, Match, RadixTree, TierObserver
+from kvloop.shared_cache.tree import RadixTree
 from kvloop.shared_cache.tree_node import ABSENT, Tier
+from kvloop.shared_cache.tree_parts import Leaving, Match, TierObserver
 
 log = logging.getLogger(__name__)
 Moving = TypeVar("Moving", bound=Move)
@@ -128,7 +130,7 @@ class HiCache:
         if num_pages - num_device > self.num_available:
             self.tree.unlock(held)
             return None
-        slots, sources = _below(found, fetched, num_readable)
+        slots, sources = below(found, fetched, num_readable)
         fits = tail is not None and tail.index == num_device + len(slots)
         given = [tail.slot] if tail is not None else []
         tail_slots = given if fits else []
@@ -359,26 +361,6 @@ class HiCache:
     def _note(self, path: str, result: str, pages: int, seconds: float = 0.0) -> None:
         if self._observer is not None and pages:
             self._observer.moved(path, result, pages, seconds)
-
-
-def _below(found: Match, fetched: Fetched, num_readable: int) -> tuple[list[int], list[PageSource]]:
-    """Slots of the pages that follow the device's, without a hole, and where each came from.
-
-    A page that was fetched for this very request counts as storage, though L2 has it by now.
-    """
-    slots: list[int] = []
-    sources: list[PageSource] = []
-    for index in range(len(found.device), num_readable):
-        own, at = index - fetched.first, index - len(found.device)
-        if 0 <= own < len(fetched.slots):
-            slots.append(fetched.slots[own])
-            sources.append(fetched.writers[own])
-        elif at < len(found.host):
-            slots.append(found.host[at])
-            sources.append("host")
-        else:
-            break
-    return slots, sources
 
 
 def _begun(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from kvloop.shared_cache.hicache_names import EvictionPolicy, WritePolicy
+from kvloop.shared_cache.tree_parts import Match
 from kvloop.shared_cache.wire import Role
 
 PageSource = Literal["device", "host", "prefill", "decode"]
@@ -165,3 +166,23 @@ class HostRun:
     def page_keys(self) -> list[bytes]:
         """The key of each page to write."""
         return [self.keys[index] for index in self.indices]
+
+
+def below(found: Match, fetched: Fetched, num_readable: int) -> tuple[list[int], list[PageSource]]:
+    """Slots of the pages that follow the device's, without a hole, and where each came from.
+
+    A page that was fetched for this very request counts as storage, though L2 has it by now.
+    """
+    slots: list[int] = []
+    sources: list[PageSource] = []
+    for index in range(len(found.device), num_readable):
+        own, at = index - fetched.first, index - len(found.device)
+        if 0 <= own < len(fetched.slots):
+            slots.append(fetched.slots[own])
+            sources.append(fetched.writers[own])
+        elif at < len(found.host):
+            slots.append(found.host[at])
+            sources.append("host")
+        else:
+            break
+    return slots, sources

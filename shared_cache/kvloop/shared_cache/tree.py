@@ -6,50 +6,23 @@ import heapq
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
 
 from kvloop.shared_cache.eviction import Rank, rank_of
 from kvloop.shared_cache.hicache_names import EvictionPolicy
 from kvloop.shared_cache.keys import KEY_BYTES
 from kvloop.shared_cache.tree_node import ABSENT, TIERS, Node, Tier
+from kvloop.shared_cache.tree_parts import (
+    Leaving,
+    Match,
+    Spill,
+    Step,
+    TierObserver,
+    match_of,
+    queue_flag,
+    run_of,
+)
 
-
-class Leaving(NamedTuple):
-    """Pages of one node that have left a tier: their indices in the node, and their values."""
-
-    node: Node
-    indices: list[int]
-    values: list[int]
-
-
-Spill = Callable[[list[Leaving]], None]
-"""Told of all that has left before any of it is forgotten; may put it into another tier."""
 _Queue = list[tuple[Rank, int, Node]]
-
-
-class TierObserver(Protocol):
-    """Told at once of pages that enter or leave a tier; the tree waits for it."""
-
-    def entered(self, node: Node, tier: Tier, first: int, num: int) -> None:
-        """So many pages of a node, from one on."""
-
-    def left(self, node: Node, tier: Tier, indices: Sequence[int]) -> None:
-        """Pages of a node, which still knows their keys."""
-
-
-class Match(NamedTuple):
-    """The leading run of a prompt: pages on the device, then slots of pages on the host."""
-
-    device: list[int]
-    host: list[int]
-
-
-class Step(NamedTuple):
-    """A node on a path: its first `num` pages are the path's from page `first` on."""
-
-    node: Node
-    first: int
-    num: int
 
 
 class RadixTree:
@@ -92,11 +65,11 @@ class RadixTree:
 
     def run(self, tier: Tier, keys: Sequence[bytes], first: int = 0) -> list[int]:
         """Values of the pages from `first` on, up to the first that is not in the tier."""
-        return _run(self._path(b"".join(keys)), tier, first)
+        return run_of(self._path(b"".join(keys)), tier, first)
 
     def find(self, keys: Sequence[bytes]) -> Match:
         """As `match`, without a trace."""
-        return _match(self._path(b"".join(keys)))
+        return match_of(self._path(b"".join(keys)))
 
     def values(self, tier: Tier, keys: Sequence[bytes]) -> list[int]:
         """One value for each key, ABSENT where the page is not in the tier."""
@@ -135,7 +108,7 @@ class RadixTree:
         for node, _, _ in steps:
             node.hits += 1
             self._touch(node, priority)
-        return _match(steps)
+        return match_of(steps)
 
     def expect(self, keys: Sequence[bytes]) -> None:
         """A request will use this run soon: its pages are the last used now; no use is noted."""
@@ -231,7 +204,7 @@ class RadixTree:
         missing = n
         while missing > 0 and queue:
             rank, _, node = heapq.heappop(queue)
-            node.queued[_flag(tier, owner)] = False
+            node.queued[queue_flag(tier, owner)] = False
             if not self._can_go(node, tier):
                 continue
             if node in spared or (is_busy is not None and is_busy(node.last_value(tier))):
@@ -417,28 +390,9 @@ class RadixTree:
         if not self._can_go(node, tier):
             return
         for owner in (None, node.owner):
-            flag = _flag(tier, owner)
+            flag = queue_flag(tier, owner)
             if not node.queued[flag] and (tier, owner) in self._queues:
                 self._num_entries += 1
                 entry = (self._ranks[tier](node), self._num_entries, node)
                 heapq.heappush(self._queues[tier, owner], entry)
                 node.queued[flag] = True
-
-
-def _flag(tier: Tier, owner: str | None) -> int:
-    return tier if owner is None else len(TIERS) + tier
-
-
-def _match(steps: Sequence[Step]) -> Match:
-    device = _run(steps, Tier.DEVICE, 0)
-    return Match(device, _run(steps, Tier.HOST, len(device)))
-
-
-def _run(steps: Sequence[Step], tier: Tier, first: int) -> list[int]:
-    found: list[int] = []
-    for node, start, count in steps:
-        part = node.values[tier][max(first - start, 0) : count]
-        if len(part) and ABSENT in part:
-            return found + list(part[: part.index(ABSENT)])
-        found += part
-    return found

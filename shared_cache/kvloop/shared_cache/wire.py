@@ -83,7 +83,7 @@ class NodeRecord(Struct, frozen=True, kw_only=True):
     ready: bool = False
     load: NodeLoad = NodeLoad()
     events: str = ""
-    """Where the node publishes its KV events, such as tcp://10.0.0.2:5557; empty: nowhere."""
+    """Where it says what it caches: `tcp://10.0.0.2:5557?replay=5558&curve=1`; empty: nowhere."""
 
 
 class PrefillCandidate(Struct, frozen=True, kw_only=True):

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from kvloop.engine.event_recorder import Cleared, EventRecorder, Record, Removed, Stored
 from kvloop.shared_cache.keys import cache_seed, page_keys
-from kvloop.shared_cache.tree import Leaving, RadixTree
+from kvloop.shared_cache.tree import RadixTree
 from kvloop.shared_cache.tree_node import ABSENT, Tier
+from kvloop.shared_cache.tree_parts import Leaving
 
 PAGE = 2
 TIERS = (Tier.DEVICE, Tier.HOST)

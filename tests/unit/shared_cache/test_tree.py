@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvloop.shared_cache.hicache_names import EvictionPolicy
-from kvloop.shared_cache.tree import Leaving, RadixTree
+from kvloop.shared_cache.tree import RadixTree
 from kvloop.shared_cache.tree_node import ABSENT, Tier
+from kvloop.shared_cache.tree_parts import Leaving
 
 POLICIES: list[EvictionPolicy] = ["lru", "lfu", "slru", "priority"]
 
