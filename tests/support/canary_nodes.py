@@ -8,7 +8,13 @@ from typing import cast
 
 from kvloop.router.canary.judge import HandOffFailure, Seen, Turn
 from kvloop.router.canary.probe import Probe
-from kvloop.shared_cache.canary import DevicePage, PageQuestion, PageReply, StoredPage
+from kvloop.shared_cache.canary import (
+    DevicePage,
+    PageQuestion,
+    PageReply,
+    PageResult,
+    StoredPage,
+)
 from kvloop.shared_cache.wire import (
     GenerateRequest,
     NodeLoad,
@@ -62,6 +68,7 @@ class FakeNodes:
     reader_storage: str = "attached"
     reader_sees: int = 1000
     num_stored: int = 1000
+    has_tails: bool = False
     late_looks: int = 0
     """So many first looks of one kind find nothing yet."""
     page: StoredPage = field(default_factory=lambda: StoredPage(result="good", writer="decode"))
@@ -122,6 +129,9 @@ class FakeNodes:
             else StoredPage(result="missing")
             for i in range(count)
         )
+        if question.look == "remove" and self.has_tails and (len(question.tokens) - 1) % PAGE:
+            result: PageResult = "missing" if asked <= self.late_looks else "removed"
+            pages += (StoredPage(result=result),)
         return self._reply(at, stored=pages)
 
     async def hand_off_failure(self, decode: NodeRecord, request_id: str) -> HandOffFailure | None:

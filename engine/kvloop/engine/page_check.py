@@ -20,6 +20,7 @@ from kvloop.shared_cache.canary import (
     canary_seed,
 )
 from kvloop.shared_cache.keys import page_keys
+from kvloop.shared_cache.tail import tail_key
 
 log = logging.getLogger("kvloop.engine")
 _MAX_WAITING = 16
@@ -98,6 +99,7 @@ def look_into_storage(parts: NodeParts, question: PageQuestion) -> list[StoredPa
     """One entry a page; blocks for the guard's deadlines."""
     keys = question_keys(parts, question)
     if question.look == "remove":
+        keys += _tail_key(parts, question, keys)
         return _named(parts.store.guard.delete(keys) or [False] * len(keys), "removed")
     there = parts.store.exists(keys)
     if question.look == "exists":
@@ -105,6 +107,16 @@ def look_into_storage(parts: NodeParts, question: PageQuestion) -> list[StoredPa
     found = [key for key, is_there in zip(keys, there, strict=True) if is_there]
     read = dict(zip(found, _read(parts, found), strict=True))
     return [read.get(key, StoredPage(result="missing")) for key in keys]
+
+
+def _tail_key(parts: NodeParts, question: PageQuestion, keys: Sequence[bytes]) -> list[bytes]:
+    """Of the tail that decode stores behind the pages, if any; the last token has no KV."""
+    end = len(question.tokens) - 1
+    index, num_tokens = divmod(end, parts.config.page_size)
+    if not parts.config.tail_objects or not num_tokens:
+        return []
+    parent = keys[index - 1] if index else canary_seed(question.nonce)
+    return [tail_key(parent, question.tokens[end - num_tokens : end])]
 
 
 def _named(outcomes: Sequence[bool], yes: PageResult) -> list[StoredPage]:

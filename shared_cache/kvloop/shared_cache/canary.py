@@ -20,8 +20,8 @@ MAX_DEVICE_PAGES = 16
 """Of one that has them computed: requests wait meanwhile."""
 
 Look = Literal["exists", "read", "remove", "device"]
-"""exists: does L3 hold it; read: does what L3 holds check; remove: from L3; device: is the KV that
-a decode node holds what it computes itself."""
+"""exists: does L3 hold it; read: does what L3 holds check; remove: from L3, and the tail behind the
+pages too; device: is the KV that a decode node holds what it computes itself."""
 
 PageResult = Literal["there", "missing", "good", "damaged", "unread", "removed"]
 """there, missing: of `exists`; good, damaged, missing, unread (no host page was free): of `read`;
@@ -69,6 +69,7 @@ class PageReply(Struct, frozen=True, kw_only=True):
     """attached | detached | attaching | draining | open"""
     last_error: str | None = None
     stored: tuple[StoredPage, ...] = ()
+    """Of `remove` one entry more for the tail, where the node stores tails and one is due."""
     device: tuple[DevicePage, ...] = ()
     """Of the leading pages that the node holds; empty where it holds none."""
     problem: str | None = None

@@ -130,6 +130,15 @@ def loop_metric(loop: Loop, name: str, **labels: str) -> float:
     return front.metric(name, **labels)
 
 
+@pytest.mark.slow
+def test_a_canary_leaves_no_tail_either(cluster: Cluster) -> None:
+    report = broken(cluster, ("--tail-objects",))
+    assert report["result"] == "whole", report
+    decode = next(one for one in cluster.started if "decode" in one.log.stem)
+    assert decode.metric("kvloop_tail_tokens_total", result="stored") > 0
+    assert [path for path in (cluster.directory / "l3").rglob("kvl1-*") if path.is_file()] == []
+
+
 # --- breakages that need nodes of their own -------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.keys import page_keys
 from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.page_store import PageStore
+from kvloop.shared_cache.tail import tail_key
 
 PAGE = 4
 SHAPE = PageShape(num_layers=1, page_size=PAGE, num_kv_heads=1, head_size=8, itemsize=2)
@@ -33,14 +34,16 @@ QUICK = GuardConfig(deadline_s=5.0, first_retry_s=0.02, max_retry_s=0.1)
 class Node:
     """What a node's checks need of its parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, tail_objects: bool = False) -> None:
         self.valve, self.pool = Valve(), HostPool(SHAPE, 4)
         self.guard = GuardedBackend(None, self.pool, name="none", namespace=b"n" * 32, config=QUICK)
         self.guard.attach(lambda: MemoryBackend(self.valve, self.pool), "memory")
         assert self.guard.wait_attached(10)
         self.store = PageStore(self.guard, self.pool, namespace=b"n" * 32, writer="decode")
         parts = SimpleNamespace(
-            config=SimpleNamespace(page_size=PAGE, hicache_storage_backend="memory"),
+            config=SimpleNamespace(
+                page_size=PAGE, hicache_storage_backend="memory", tail_objects=tail_objects
+            ),
             pool=self.pool,
             shape=SHAPE,
             store=self.store,
@@ -67,8 +70,8 @@ class Node:
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
-    node = Node()
+def node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    node = Node(**getattr(request, "param", {}))
     yield node
     node.valve.is_open.set()
     node.guard.close()
@@ -109,6 +112,37 @@ def test_remove_takes_pages_out_of_l3(node: Node) -> None:
     assert node.results("remove") == ["removed"] * 3
     assert node.results("exists") == ["missing"] * 3
     assert not set(KEYS) & set(node.valve.pages)
+
+
+TAILED = [7, 8, 9, 10, 11, 12, 13]
+
+
+@pytest.mark.parametrize("node", [{"tail_objects": True}], indirect=True)
+@pytest.mark.parametrize(
+    ("tokens", "parent", "tail"),
+    [
+        (TAILED, page_keys(TAILED, PAGE, canary_seed("n"))[0], [11, 12]),
+        # a last page whose last token has no KV: the tail begins where that page does
+        (TAILED[:4], canary_seed("n"), [7, 8, 9]),
+    ],
+)
+def test_remove_takes_the_tail_too_which_ends_before_the_last_token(
+    node: Node, tokens: list[int], parent: bytes, tail: list[int]
+) -> None:
+    key = tail_key(parent, tail)
+    assert node.results("remove", tokens=tokens)[-1] == "missing"
+    node.put(key, 7)
+    assert node.results("remove", tokens=tokens) == ["missing", "removed"]
+    assert not node.valve.pages.keys() & {key}
+
+
+@pytest.mark.parametrize(
+    ("node", "tokens"),
+    [({"tail_objects": True}, TAILED[:5]), ({"tail_objects": False}, TAILED)],
+    indirect=["node"],
+)
+def test_without_a_tail_there_is_no_entry_for_one(node: Node, tokens: list[int]) -> None:
+    assert node.results("remove", tokens=tokens) == ["missing"]
 
 
 def test_only_a_canarys_pages_can_be_asked_for_or_removed(node: Node) -> None:

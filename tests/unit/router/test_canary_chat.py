@@ -87,6 +87,23 @@ async def test_its_pages_are_removed_from_l3_whatever_was_found() -> None:
     assert [url for url, q in detached.questions if q.look == "remove"] == [DECODE.url, READER.url]
 
 
+async def test_turn_2s_tail_is_removed_once_it_is_there() -> None:
+    nodes = FakeNodes(has_tails=True, late_looks=2)
+    assert states(await run(nodes, seconds=5)) == ["ok", "ok", "ok"]
+    asked = [question for _, question in nodes.questions if question.look == "remove"]
+    assert len(asked) == 3 and all(one.tokens == asked[0].tokens for one in asked)
+    second = nodes.requests[1]
+    assert asked[0].tokens == [*second.prompt, *[7] * second.sampling.max_tokens]
+
+
+async def test_a_loop_without_turn_2_or_with_decode_detached_waits_for_no_tail() -> None:
+    for broken in (FakeNodes(num_stored=0), FakeNodes(storage="detached")):
+        broken.has_tails, broken.late_looks = True, 1
+        await run(broken)
+        removes = [url for url, q in broken.questions if q.look == "remove"]
+        assert removes.count(DECODE.url) == 1
+
+
 async def test_pages_that_come_late_are_waited_for() -> None:
     report = await run(FakeNodes(late_looks=3), seconds=5)
     assert states(report) == ["ok", "ok", "ok"], report

@@ -129,6 +129,8 @@ class PairCanary:
         prompt = [*tokens, *self._ids(shape.question)]
         reader = self._pair.reader
         turn = await self._turn("2", prompt, shape.second_answer, reader, "l3_only")
+        if turn.started is not None:
+            tokens[:] = [*prompt, *turn.ids]
         failure: HandOffFailure | None = None
         if turn.started is not None and turn.started.prefill_node != reader.url:
             failure = await self._probe.hand_off_failure(self._pair.decode, self._request_id("2"))
@@ -190,10 +192,15 @@ class PairCanary:
     async def _clean_up(self, tokens: Sequence[int]) -> None:
         """L3 is not to fill with canaries; a node that is detached leaves it to the other."""
         deadline = self._now() + _CLEAN_UP_S
-        for node in (self._pair.decode, self._pair.reader):
-            seen = await self._look(node, "remove", tokens, deadline)
-            if isinstance(seen, PageReply) and seen.state == "attached":
-                return
+        num_pages = len(tokens) // self._pair.decode.page_size
+
+        def is_enough(reply: PageReply) -> bool:
+            tail = reply.stored[num_pages:]  # stored a moment after its turn's end
+            return reply.state != "attached" or all(page.result == "removed" for page in tail)
+
+        seen = await self._ask_until("remove", tokens, deadline, is_enough)
+        if not isinstance(seen, PageReply) or seen.state != "attached":
+            await self._look(self._pair.reader, "remove", tokens, deadline)
 
     def _share(self, part: float) -> float:
         now = self._now()
