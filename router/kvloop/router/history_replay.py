@@ -104,9 +104,11 @@ def _after(
     if text_digest(text[:start]) != known.prompt_digest:
         return None
     prompt, answer = known.ids[: known.num_prompt], known.answer
-    count, num_chars = _num_faithful(tokenizer, prompt, answer, text, start)
-    used, end = answer[:count], start + num_chars
     content = str(messages[known.num_messages - 1]["content"])
+    # No further than the answer: a cut-off stop string may look like the template's next mark.
+    said = text[: start + _room(content, text, start)]
+    count, num_chars = _num_faithful(tokenizer, prompt, answer, said, start)
+    used, end = answer[:count], start + num_chars
     return Place(
         ids=[*prompt, *used],
         chars=end,
@@ -150,6 +152,12 @@ def _spelled(tokenizer: ChatTokenizer, before: Sequence[int], ids: Sequence[int]
     base = tokenizer.decode(context, skip_special_tokens=False)
     whole = tokenizer.decode([*context, *ids], skip_special_tokens=False)
     return whole[len(base) :] if whole.startswith(base) else None
+
+
+def _room(content: str, text: str, start: int) -> int:
+    """Characters that an answer may take; its own number where the template rewrites it."""
+    ways = (content, content.rstrip(), content.strip())
+    return next((len(way) for way in ways if text.startswith(way, start)), len(content))
 
 
 def _shown(content: str, text: str, start: int) -> int:

@@ -205,6 +205,16 @@ def test_a_long_stop_string_that_was_cut_off_costs_only_its_own_ids() -> None:
     assert opening.prompt.drift == "repaired"
 
 
+def test_a_stop_string_that_looks_like_the_templates_own_mark_is_not_taken_for_it() -> None:
+    router = Router(byte_level())
+    stop = spelled("<|im_end|>\n")
+    before = router.answer(HI, [*spelled("the cat"), *stop], text="the cat")
+    ids = router.open(AFTER).prompt.ids
+    assert ids[: len(before) - len(stop)] == before[: -len(stop)]
+    marks = [token for token in ids if router.tokenizer.is_special(token)]
+    assert marks == [t for t in plain(router.tokenizer, AFTER) if router.tokenizer.is_special(t)]
+
+
 def test_an_answer_cut_off_within_a_character_is_repeated_whole() -> None:
     router = Router(byte_level())
     answer = spelled("the \u65e5")[:-1]
@@ -239,6 +249,15 @@ def test_a_special_token_that_the_text_does_not_show_ends_what_is_used() -> None
     assert text_of(router.tokenizer, opening.prompt.ids) == router.tokenizer.render(messages, {})
     assert opening.prompt.drift == "unrepaired"
     assert router.count("retokenization_drift", "false") == 1
+
+
+def test_a_special_token_that_the_text_shows_is_repeated_like_any_other() -> None:
+    router = Router(byte_level())
+    answer = [*spelled("the cat"), *known("<|im_start|>"), *spelled(" sat")]
+    text = text_of(router.tokenizer, answer)
+    before = router.answer(HI, answer, text=text)
+    opening = router.open([*HI, said(text), user("on")])
+    assert opening.prompt.ids[: len(before)] == before and opening.prompt.drift == "repaired"
 
 
 def test_special_tokens_in_what_a_user_writes_are_what_the_template_makes_of_them() -> None:
@@ -306,6 +325,21 @@ def test_no_record_however_hostile_changes_the_text_of_a_prompt(
     prompt = chat_prompt(tokenizer, messages, {}, Trail(None, segments))
     assert text_of(tokenizer, prompt.ids) == tokenizer.render(messages, {})
     assert max(prompt.ids) < tokenizer.vocab_size
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_no_record_puts_a_special_token_into_a_prompt(place: int) -> None:
+    tokenizer = byte_level()
+    (mark,) = known("<|im_end|>")
+    answer = spelled("cat")
+    answer.insert(place, mark)
+    chars = len(tokenizer.render(HI, {}))
+    messages = [*HI, said("cat"), user("on")]
+    trail = Trail(None, (Segment(2, chars, False, array("I", answer)),))
+    ids = chat_prompt(tokenizer, messages, {}, trail).ids
+    marks = [at for at, token in enumerate(ids) if tokenizer.is_special(token)]
+    assert len(marks) == sum(map(tokenizer.is_special, plain(tokenizer, messages)))
+    assert text_of(tokenizer, ids) == tokenizer.render(messages, {})
 
 
 def test_an_id_that_the_tokenizer_does_not_have_is_never_used() -> None:
