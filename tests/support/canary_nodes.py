@@ -55,8 +55,8 @@ class FakeNodes:
     error: str | None = None
     """Of every turn before it starts."""
     is_busy: bool = False
-    breaks_off: bool = False
-    """Turn 1's answer."""
+    breaks_off: str = ""
+    """The turn whose answer does."""
     falls_back: bool = False
     failure: HandOffFailure | None = None
     device: DevicePage = GOOD
@@ -100,7 +100,7 @@ class FakeNodes:
         )
         started = Started(sources=sources, prefill_node=prefill, decode_node=decode.url)
         wanted = request.sampling.max_tokens
-        if self.breaks_off and not is_second:
+        if self.breaks_off and request.request_id.endswith(self.breaks_off):
             return Turn(seconds=0.1, started=started, ids=[7] * 3, error="the node went away")
         return Turn(seconds=9.0, start_s=0.1, started=started, ids=[7] * wanted)
 

@@ -168,6 +168,7 @@ def test_without_history_pages_behind_the_first_drift_are_lost(loop: Loop) -> No
     assert loop.counted("retokenization_drift", repaired="false") >= 2
 
 
+@pytest.mark.slow
 def test_a_store_that_stalls_costs_ids_but_no_answer(loop: Loop) -> None:
     if loop.store is None:
         pytest.skip("a directory does not stall")

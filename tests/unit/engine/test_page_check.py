@@ -193,6 +193,11 @@ def test_more_questions_than_may_wait_are_refused_at_once(node: Node) -> None:
     assert {node.replies.get(timeout=10).call for _ in range(16)} == set(range(16))
 
 
+def test_questions_that_were_answered_wait_no_more(node: Node) -> None:
+    for _ in range(20):
+        assert node.results("exists") == ["missing"] * 3
+
+
 def test_the_link_does_not_wait_for_l3(node: Node) -> None:
     node.valve.is_open.clear()
     asking = threading.Thread(

@@ -124,6 +124,7 @@ async def test_a_prompt_that_decode_computed_itself_is_no_transfer_and_the_cause
         (DevicePage(error=1.0, layer=0, is_zero=True), "page 0 is all zeros"),
         (DevicePage(error=1.3, layer=2, is_zero=False), "page 0, layer 2 differs"),
         (DevicePage(error=0.26, layer=2, is_zero=False), "by 0.26 of its size"),
+        (DevicePage(error=float("nan"), layer=2, is_zero=False), "by nan of its size"),
     ],
 )
 async def test_kv_that_decode_would_not_compute_is_no_transfer(
@@ -245,9 +246,12 @@ async def test_a_turn_that_does_not_start_in_time_breaks_the_transfer() -> None:
 
 
 async def test_an_answer_that_breaks_off_is_never_ok() -> None:
-    report = await run(FakeNodes(breaks_off=True))
+    report = await run(FakeNodes(breaks_off="-1"))
     assert states(report) == ["ok", "failed", "skipped"]
     assert report.stages[1].reason == "turn 1's answer: the node went away"
+    report = await run(FakeNodes(breaks_off="-2"))
+    assert states(report) == ["ok", "ok", "failed"]
+    assert report.stages[2].reason == "turn 2: the node went away"
 
 
 async def test_a_context_too_short_for_two_turns_leaves_everything_unknown() -> None:

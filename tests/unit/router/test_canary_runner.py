@@ -123,6 +123,21 @@ async def test_the_schedule_starts_when_both_roles_are_there_and_goes_on() -> No
         await eventually(lambda: (often.runs("whole") or 0) >= 3)
 
 
+async def test_the_schedule_outlives_a_canary_that_raises() -> None:
+    house = whole_house(canary_interval_s=0.01)
+    turn, raised = house.nodes.turn, []
+
+    async def raising(*args: Any) -> Any:
+        house.nodes.turn = turn  # type: ignore[method-assign]
+        raised.append(True)
+        raise RuntimeError("not foreseen")
+
+    house.nodes.turn = raising  # type: ignore[method-assign]
+    async with house.scheduled():
+        await eventually(lambda: house.runs("whole"))
+    assert raised
+
+
 async def test_nodes_that_never_come_are_reported_after_an_interval() -> None:
     house = House(node("decode"), canary_interval_s=0.05)
     async with house.scheduled():
