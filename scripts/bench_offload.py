@@ -3,7 +3,8 @@
 
     python scripts/bench_offload.py                     # SmolLM2 on the CPU: 1, 8, 32 at once
     python scripts/bench_offload.py --quick             # a small check run
-    python scripts/bench_offload.py --device cuda --shape 1b --restart-every 0
+    python scripts/bench_offload.py --device cuda --shape 1b --page-size 64 --control cache_off \\
+        --pairs 16 --tokens 512 --quiet-s 0.5
 
 One prefill node with a shared cache, and two decode nodes: one with it (on), one that never had any
 (off); each has a router of its own. In each pair of blocks both get the same requests (fixed
@@ -69,11 +70,12 @@ def parse_args() -> argparse.Namespace:
     flag("--node-flag", action="append", default=[], help="one more flag of both nodes")
     flag("--decode-flag", action="append", default=[], help="one more flag of the decode node")
     flag("--directory", type=Path, help="where files lie; default: /dev/shm where there is one")
+    flag("--quiet-s", type=float, default=2.5, help="how long both arms wait after the last token")
     flag("--quick", action="store_true", help="two pairs of small blocks")
     flag("--json", type=Path)
     args = parser.parse_args()
     if args.quick:
-        args.pairs, args.tokens, args.answer = 2, 256, 32
+        args.pairs, args.tokens, args.answer = 2, 256, 2 * args.page_size
     args.rounds = {
         number: max(1, round(args.tokens * number**0.5 / args.answer / number))
         for number in args.concurrency
@@ -130,17 +132,25 @@ def measure(bench: OffloadBench, args: argparse.Namespace) -> list[dict[str, Any
         if number and args.restart_every and number % args.restart_every == 0:
             bench.restart()
         for concurrency, blocks in arms.items():
-            for arm in order:
-                blocks[arm].append(bench.block(arm, concurrency, number))
-            tell(number + 1, concurrency, blocks["on"][-1], blocks["off"][-1])
-    return [judge(concurrency, blocks, args.device) for concurrency, blocks in arms.items()]
+            try:
+                pair = {arm: bench.block(arm, concurrency, number) for arm in order}
+            except SystemExit:  # told to stop: what was measured is judged
+                return judge_all(arms, args.device)
+            for arm, block in pair.items():
+                blocks[arm].append(block)
+            tell(number + 1, concurrency, pair["on"], pair["off"])
+    return judge_all(arms, args.device)
+
+
+def judge_all(arms: dict[int, dict[str, list[Block]]], device: str) -> list[dict[str, Any]]:
+    return [judge(number, blocks, device) for number, blocks in arms.items() if blocks["on"]]
 
 
 def tell(pair: int, concurrency: int, on: Block, off: Block) -> None:
     print(
         f"pair {pair}, {concurrency} at once, on / off: CPU {on.cpu_us:.0f} / {off.cpu_us:.0f} µs "
-        f"a token, ITL {on.itl_ms:.2f} / {off.itl_ms:.2f} ms, {on.tokens_per_s:.1f} / "
-        f"{off.tokens_per_s:.1f} tokens/s, {on.stored_pages:.0f} / {off.stored_pages:.0f} pages "
+        f"a token (loop {on.loop_us:.0f} / {off.loop_us:.0f}), ITL {on.itl_ms:.2f} / "
+        f"{off.itl_ms:.2f} ms, {on.tokens_per_s:.1f} / {off.tokens_per_s:.1f} tokens/s, {on.stored_pages:.0f} / {off.stored_pages:.0f} pages "
         "stored",
         flush=True,
     )

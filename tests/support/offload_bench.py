@@ -19,8 +19,6 @@ from running import Cluster, Running, drained, wait_for
 
 from kvloop.benchmark.api import Exchange, Target, ask, open_session
 
-_QUIET_S = 2.5
-"""Both arms wait so long after the last token: what is full is looked for and stored meanwhile."""
 _CLEAR = "/hicache/storage-backend/clear"
 
 
@@ -82,7 +80,7 @@ class OffloadBench:
                 lambda url=url, name=incarnation: known_nodes(url, name) >= 2,
             )
         wait_for("L3", lambda: is_attached(self._decodes["on"]))
-        for arm in self._decodes:
+        for arm in self._clusters:
             asyncio.run(self._ask_all(arm, max(self._args.concurrency), 0, num_rounds=1))
 
     def block(self, arm: str, concurrency: int, seed: int) -> Block:
@@ -93,7 +91,7 @@ class OffloadBench:
         exchanges = asyncio.run(self._ask_all(arm, concurrency, seed))
         ended_at = time.monotonic()
         wait_for("the drain", lambda: drained(node), 60)
-        time.sleep(max(ended_at + _QUIET_S - time.monotonic(), 0))
+        time.sleep(max(ended_at + self._args.quiet_s - time.monotonic(), 0))
         used = engine_cpu(engine) - before
         num_tokens = sum(len(one.answer.ids) for one in exchanges)
         began_at = min(one.sent_at for one in exchanges)
