@@ -135,9 +135,16 @@ class SharedRecords:
         before, self._tier = self._tier, None
         if before is not None:
             before.close()
-        digest = bytes.fromhex(namespace)
-        opener, name = self._backend_opener(digest), self._address.label
-        self._tier = Tier(opener, self._pool, name=name, namespace=digest, deadline_s=_CALL_S)
+        try:
+            self._tier = self._opened(bytes.fromhex(namespace))
+        except Exception:
+            log.exception(
+                "no record of an answer is shared: namespace %r, %s", namespace, self.status()
+            )
+
+    def _opened(self, namespace: bytes) -> Tier:
+        opener, name = self._backend_opener(namespace), self._address.label
+        return Tier(opener, self._pool, name=name, namespace=namespace, deadline_s=_CALL_S)
 
     def _backend_opener(self, namespace: bytes) -> Callable[[], StorageBackend]:
         opener = self._address.opener(self._pool, namespace)

@@ -129,6 +129,16 @@ def test_each_namespace_has_its_own_records(shared: Shared) -> None:
     assert eventually(lambda: shared.valve.num_closed == 1)
 
 
+def test_a_namespace_that_is_none_is_told_and_the_next_one_is_followed(
+    shared: Shared, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared.records.follow(["not hexadecimal"])
+    assert eventually(lambda: "not hexadecimal" in caplog.text)
+    assert not is_attached(shared)
+    shared.attach()
+    assert is_attached(shared)
+
+
 def test_of_several_namespaces_it_stays_with_the_one_it_has(shared: Shared) -> None:
     shared.attach()
     for namespaces in ([OTHER, ONE], []):
