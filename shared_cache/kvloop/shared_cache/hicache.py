@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
+from kvloop.shared_cache.flights import Flight, begun, has_failed
 from kvloop.shared_cache.hicache_names import WritePolicy
 from kvloop.shared_cache.hicache_parts import (
-    FailedMove,
     Fetched,
     FetchedTail,
     HiCacheConfig,
-    HostRun,
     LayerMove,
     Lease,
-    Move,
     Mover,
     Observer,
     PageSource,
@@ -30,26 +25,6 @@ from kvloop.shared_cache.storage_marks import StorageMarks
 from kvloop.shared_cache.tree import RadixTree
 from kvloop.shared_cache.tree_node import ABSENT, Tier
 from kvloop.shared_cache.tree_parts import Leaving, Match, TierObserver
-
-log = logging.getLogger(__name__)
-Moving = TypeVar("Moving", bound=Move)
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Flight:
-    """A move under way, and what must stay as it is until it has ended."""
-
-    path: str
-    move: Move
-    slots: list[int]
-    keys: Sequence[bytes] = ()
-    indices: Sequence[int] = ()
-    """A backup's pages."""
-    is_locked: bool = False
-    run: HostRun | None = None
-    """To be written to L3 once the pages are in their slots."""
-    generation: int = 0
-    """Of what was known about L3 when it began."""
 
 
 class HiCache:
@@ -80,7 +55,7 @@ class HiCache:
         self._slots = host
         self._mover = mover
         self._observer = observer
-        self._flights: list[_Flight] = []
+        self._flights: list[Flight] = []
         self._leaving: list[tuple[list[LayerMove], list[int]]] = []
 
     # --- what is where ------------------------------------------------------------------------
@@ -243,8 +218,8 @@ class HiCache:
     def _load_back(self, pages: list[int], slots: list[int]) -> LayerMove | None:
         if not pages:
             return None
-        move = _begun(self._mover.load_back, pages, slots)
-        self._flights.append(_Flight(path="load_back", move=move, slots=slots))
+        move = begun(self._mover.load_back, pages, slots)
+        self._flights.append(Flight(path="load_back", move=move, slots=slots))
         return move
 
     # --- host slots ---------------------------------------------------------------------------
@@ -313,33 +288,33 @@ class HiCache:
         flight.indices = [before + index for index in chosen]
         flight.run = self.marks.run(flight.keys, slots)
 
-    def _back_up(self, pages: list[int], slots: list[int]) -> _Flight:
-        move = _begun(self._mover.backup, pages, slots)
+    def _back_up(self, pages: list[int], slots: list[int]) -> Flight:
+        move = begun(self._mover.backup, pages, slots)
         generation = self.marks.generation
-        flight = _Flight(path="backup", move=move, slots=slots, generation=generation)
+        flight = Flight(path="backup", move=move, slots=slots, generation=generation)
         self._slots.retain(slots)
         self.marks.arrive(slots)
         self._flights.append(flight)
         return flight
 
-    def _land(self, flight: _Flight) -> None:
-        has_failed = _has_failed(flight.move)
-        result = "failed" if has_failed else "done"
+    def _land(self, flight: Flight) -> None:
+        is_lost = has_failed(flight.move)
+        result = "failed" if is_lost else "done"
         self._note(flight.path, result, len(flight.slots), flight.move.seconds or 0.0)
         if flight.is_locked:
             self.tree.unlock(flight.keys)
         if flight.path == "backup":
-            self._end_backup(flight, has_failed)
+            self._end_backup(flight, is_lost)
         self._slots.free(flight.slots)
 
-    def _end_backup(self, flight: _Flight, has_failed: bool) -> None:
+    def _end_backup(self, flight: Flight, is_lost: bool) -> None:
         self.marks.arrived(flight.slots)
         run, is_past = flight.run, flight.generation != self.marks.generation
-        if run is not None and (has_failed or is_past):
+        if run is not None and (is_lost or is_past):
             self.marks.stored(run, [False] * len(run.slots))
         elif run is not None:
             self.marks.offer(run)
-        if has_failed:
+        if is_lost:
             self._disown(flight)
         elif is_past:
             self._offer(flight.keys)
@@ -349,7 +324,7 @@ class HiCache:
         if run is not None:
             self.marks.offer(run)
 
-    def _disown(self, flight: _Flight) -> None:
+    def _disown(self, flight: Flight) -> None:
         """A backup failed: its slots hold no pages."""
         now = self.tree.values(Tier.HOST, flight.keys)
         pairs = zip(flight.indices, flight.slots, strict=True)
@@ -361,22 +336,3 @@ class HiCache:
     def _note(self, path: str, result: str, pages: int, seconds: float = 0.0) -> None:
         if self._observer is not None and pages:
             self._observer.moved(path, result, pages, seconds)
-
-
-def _begun(
-    begin: Callable[[Sequence[int], Sequence[int]], Moving], pages: list[int], slots: list[int]
-) -> Moving | FailedMove:
-    """The move; one that cannot begin ends as one that failed does."""
-    try:
-        return begin(pages, slots)
-    except Exception as error:
-        return FailedMove(error)
-
-
-def _has_failed(move: Move) -> bool:
-    try:
-        move.wait()
-    except Exception:
-        log.exception("pages could not be moved")
-        return True
-    return False
