@@ -70,6 +70,7 @@ class Audit:
         self.l3_holds_what_its_keys_say()
         self.marks_are_true()
         self.shares_hold()
+        self.node.heard.check(self.node.tree)
 
     # --- who has what ---------------------------------------------------------------------------
 

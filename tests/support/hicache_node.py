@@ -13,9 +13,11 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 from deferred_mover import DeferredMover
+from event_audit import EventAudit
 from faulty_store import FaultyBackend, FaultyStore
 from step_threads import Gate, GatedStore, WatchedWriter
 
+from kvloop.engine.event_recorder import EventRecorder
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.parts import NodeParts
 from kvloop.prefill.attempt import Attempt
@@ -172,6 +174,8 @@ class HiCacheNode:
             max_total_tokens=num_pages * PAGE,
             **(flags or {}),
         )
+        self.events = EventRecorder(PAGE, wants_tokens=True)
+        self.heard = EventAudit(self.events, PAGE)
         self.pool = HostPool(SHAPE, num_slots, layout)
         self.staging = None if layout == "page_first_direct" else HostPool(SHAPE, 4)
         self.mover = DeferredMover(num_pages, self.pool)
@@ -262,7 +266,7 @@ class HiCacheNode:
             backend.is_dead = True
         self.gate.close()
         self.writer.crash()
-        self.guard.close(0.0)
+        self.store.close(0.0)
 
     @property
     def _objects(self) -> HostPool:
@@ -277,7 +281,7 @@ class HiCacheNode:
             shape=SHAPE,
             store=self.store,
             metrics=self.metrics,
-            events=None,
+            events=self.events,
         )
         return cast(NodeParts, parts)
 

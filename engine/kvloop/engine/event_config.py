@@ -33,6 +33,7 @@ class _Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     block_hashes: HashForm | None = None
     encoding: EventEncoding = "map"
     curve: bool | None = None
+    own_ports: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +41,11 @@ class StreamConfig:
     """One stream."""
 
     endpoint: str
-    """Bound where its host is a wildcard or its port one, else connected to, as vLLM does."""
+    """Of its PUB socket."""
     replay_endpoint: str | None
     """Always bound; None: there is no replay."""
+    is_bound: bool = True
+    """Whether subscribers connect to it, or it to them."""
     topic: str = ""
     buffer_steps: int = 10_000
     """Messages that a replay can go back."""
@@ -55,14 +58,6 @@ class StreamConfig:
     encoding: EventEncoding = "map"
     is_encrypted: bool = False
 
-    @property
-    def is_bound(self) -> bool:
-        """Whether subscribers connect to it."""
-        if not self.endpoint.startswith("tcp://"):
-            return True
-        host, _, port = self.endpoint.removeprefix("tcp://").rpartition(":")
-        return port == "*" or host in ("*", "0.0.0.0", "[::]", "::")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventsConfig:
@@ -70,6 +65,8 @@ class EventsConfig:
 
     own: StreamConfig | None
     """For kvloop's routers, announced in the node's record."""
+    needs_own: bool
+    """Its ports were asked for: a node that cannot have them does not start."""
     public: StreamConfig | None
     """For others, where an endpoint is named."""
 
@@ -87,13 +84,16 @@ def events_config(config: Mapping[str, Any], host: str, *, has_secret: bool) -> 
         raise ConfigError(f"{_FLAG}: {error}; its fields are {known}") from None
     _check(fields, has_secret)
     if not fields.enable_kv_cache_events or fields.publisher == "null":
-        return EventsConfig(own=None, public=None)
-    here = f"tcp://{f'[{host}]' if ':' in host else host}:*"
+        return EventsConfig(own=None, needs_own=False, public=None)
+    address = f"[{host}]" if ":" in host else host
+    live, replay = (f"tcp://{address}:{port}" for port in fields.own_ports or ("*", "*"))
+    needs_own = fields.own_ports is not None
     if fields.endpoint is None:
-        own = _stream(fields, here, here, has_secret)
-        return EventsConfig(own=own, public=None)
-    own = StreamConfig(endpoint=here, replay_endpoint=here, is_encrypted=has_secret)
-    return EventsConfig(own=own, public=_stream(fields, fields.endpoint, fields.replay_endpoint))
+        own = _stream(fields, live, replay, has_secret)
+        return EventsConfig(own=own, needs_own=needs_own, public=None)
+    own = StreamConfig(endpoint=live, replay_endpoint=replay, is_encrypted=has_secret)
+    public = _stream(fields, fields.endpoint, fields.replay_endpoint)
+    return EventsConfig(own=own, needs_own=needs_own, public=public)
 
 
 def _stream(
@@ -104,6 +104,7 @@ def _stream(
     return StreamConfig(
         endpoint=endpoint,
         replay_endpoint=replay,
+        is_bound=not is_public or _is_bound(endpoint),
         topic=fields.topic,
         buffer_steps=fields.buffer_steps,
         hwm=fields.hwm or (_PUBLIC_HWM if is_public else _OWN_HWM),
@@ -113,6 +114,14 @@ def _stream(
         encoding=fields.encoding,
         is_encrypted=has_secret if fields.curve is None else fields.curve,
     )
+
+
+def _is_bound(endpoint: str) -> bool:
+    """Where its host is a wildcard or its port one; else it is connected to, as vLLM does."""
+    if not endpoint.startswith("tcp://"):
+        return True
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return port == "*" or host in ("*", "0.0.0.0", "[::]", "::")
 
 
 def _check(fields: _Fields, has_secret: bool) -> None:
@@ -129,6 +138,9 @@ def _check(fields: _Fields, has_secret: bool) -> None:
             f"{_FLAG}: block_hashes int64 needs an endpoint: the router reads bytes, "
             "from a stream of its own"
         )
+    ports = fields.own_ports
+    if ports is not None and not (all(0 < port < 1 << 16 for port in ports) and len({*ports}) == 2):
+        raise ConfigError(f"{_FLAG}: own_ports must be two different ports, got {ports}")
     if fields.curve and not has_secret:
         raise ConfigError(f"{_FLAG}: curve needs --node-secret-file, from which its keys derive")
 

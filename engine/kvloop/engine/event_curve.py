@@ -5,6 +5,7 @@ from __future__ import annotations
 import zmq
 from zmq.utils import z85
 
+from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.kv_events import curve_secret
 
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"
@@ -12,7 +13,12 @@ _ZAP_VERSION = b"1.0"
 
 
 def encrypt(socket: zmq.Socket[bytes], secret: str) -> None:
-    """Make a socket that will be bound or connected a CURVE server."""
+    """Make a socket that will be bound or connected a CURVE server; raises ConfigError."""
+    if not zmq.has("curve"):
+        raise ConfigError(
+            "--kv-events-config: pyzmq's libzmq has no CURVE to encrypt with; "
+            'install one that has, or set "curve" to false'
+        )
     socket.curve_secretkey = z85.encode(curve_secret(secret, "publisher"))
     socket.curve_server = True
 

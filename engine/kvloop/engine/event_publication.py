@@ -26,9 +26,9 @@ class Publication:
         events = events_config(config.kv_events_config, config.host, has_secret=secret is not None)
         self._page_size, self._secret = config.page_size, secret
         self._counter: Counter | None = None
-        self._own = self._open_own(events)
+        self._publishers: list[EventPublisher] = []
         self._public = self._open(events.public) if events.public is not None else None
-        self._publishers = [p for p in (self._own, self._public) if p is not None]
+        self._own = self._open_own(events)
         self.recorder: EventRecorder | None = None
         """The tree's observer; None: there is nobody to tell."""
         if self._publishers:
@@ -65,17 +65,23 @@ class Publication:
             publisher.close()
 
     def _open_own(self, events: EventsConfig) -> EventPublisher | None:
-        """A node whose own stream cannot be goes without: the router has what it routed."""
+        """A node that finds no ports for it goes without: the router has what it routed."""
         if events.own is None:
             return None
         try:
             return self._open(events.own)
         except ConfigError as error:
+            if events.needs_own:
+                for publisher in self._publishers:
+                    publisher.close()
+                raise
             log.warning("no KV events for the router: %s", error)
             return None
 
     def _open(self, stream: StreamConfig) -> EventPublisher:
-        return EventPublisher(stream, self._page_size, self._secret, self._dropped)
+        publisher = EventPublisher(stream, self._page_size, self._secret, self._dropped)
+        self._publishers.append(publisher)
+        return publisher
 
     def _count(self, record: Record) -> None:
         if self._counter is None:
@@ -87,7 +93,7 @@ class Publication:
             self._counter.labels("cleared").inc()
 
     def _dropped(self, pages: int) -> None:
-        log.warning("events of %d pages came too fast: subscribers begin anew", pages)
+        log.warning("events of %d pages are dropped: subscribers begin anew", pages)
         if self._counter is not None:
             self._counter.labels("dropped").inc(pages)
 

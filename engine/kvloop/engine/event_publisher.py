@@ -32,6 +32,8 @@ _GATHER_S = 0.05
 """Between two messages, so that a busy loop's turns become one: a message costs more than pages."""
 _BUFFER_BYTES = 64 << 20
 """Of messages kept for replays, beside `buffer_steps`."""
+_MAX_REQUEST_BYTES = 4096
+"""Of a subscription, or of a request for a replay: peers send nothing longer."""
 _POLL_MS = 500
 _CLOSE_S = 2.0
 
@@ -64,6 +66,8 @@ class EventPublisher:
 
     def publish(self, records: Sequence[Record]) -> None:
         """Queue what happened; where the publisher is too far behind all is forgotten instead."""
+        if self._is_closed:
+            return
         num = sum(_num_pages(record) for record in records)
         with self._lock:
             is_first = not self._queue
@@ -109,7 +113,7 @@ class EventPublisher:
 
     def _socket(self, kind: int, hwm: int, secret: str | None) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
-        socket.sndhwm, socket.linger = hwm, 0
+        socket.sndhwm, socket.linger, socket.maxmsgsize = hwm, 0, _MAX_REQUEST_BYTES
         if secret is not None:
             encrypt(socket, secret)
         return socket
@@ -139,11 +143,23 @@ class EventPublisher:
             self._serve_replay(self._replay)
         if self._bell in ready:
             os.eventfd_read(self._bell)
-            for events in _messages(self._events()):
-                self._send(encode_batch(events, time.time(), self._config.encoding))
+            self._send_queued()
             time.sleep(_GATHER_S)
 
-    def _send(self, payload: bytes) -> None:
+    def _send_queued(self) -> None:
+        with self._lock:
+            records, self._queue = self._queue, []
+            num, self._num_queued = self._num_queued, 0
+        try:
+            for events in _messages(self._events(records)):
+                self._send(events)
+        except Exception:  # nobody may go on believing what this was to correct
+            log.exception("events could not be published")
+            self._dropped(num)
+            self._send([AllBlocksCleared()])
+
+    def _send(self, events: Sequence[Event]) -> None:
+        payload = encode_batch(events, time.time(), self._config.encoding)
         number, self._num_sent = self._num_sent, self._num_sent + 1
         if len(self._buffer) == self._config.buffer_steps:
             self._buffer_bytes -= len(self._buffer[0][1])
@@ -168,9 +184,7 @@ class EventPublisher:
                 socket.send_multipart([*head, *topic, number.to_bytes(8, "big"), payload])
         socket.send_multipart([*head, *([] if is_old else [b""]), END, b""])
 
-    def _events(self) -> Iterator[Event]:
-        with self._lock:
-            records, self._queue, self._num_queued = self._queue, [], 0
+    def _events(self, records: Sequence[Record]) -> Iterator[Event]:
         for record in records:
             if isinstance(record, Stored):
                 yield from self._stored(record)

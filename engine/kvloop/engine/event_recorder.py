@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from kvloop.shared_cache.kv_events import MEDIA
@@ -47,6 +48,14 @@ class _Run(NamedTuple):
     seed: bytes | None
 
 
+class _Place(NamedTuple):
+    """Behind which page of a sequence the newest record ends."""
+
+    run: _Run
+    end: int
+    key: bytes
+
+
 class EventRecorder:
     """The tree's observer; used by the loop thread only. Costs microseconds a page."""
 
@@ -54,6 +63,7 @@ class EventRecorder:
         self._page_size, self._wants_tokens = page_size, wants_tokens
         self._records: list[Record] = []
         self._runs: dict[str, _Run] = {}
+        self._newest: _Place | None = None
         self._num_held = 0
         """Pages in L1, and pages in L2."""
 
@@ -70,6 +80,7 @@ class EventRecorder:
     def forget(self, run: str) -> None:
         """The sequence has ended."""
         self._runs.pop(run, None)
+        self._newest = None
 
     def entered(self, node: Node, tier: Tier, first: int, num: int) -> None:
         """The tree's: pages of a node are in a tier."""
@@ -78,12 +89,10 @@ class EventRecorder:
         self._num_held += num
         keys = [node.key(index) for index in range(first, first + num)]
         parent = _key_before(node, first)
-        run = self._run_of(node, first + num, keys[-1]) if self._wants_tokens else None
-        tokens, seed = (None, None) if run is None else (run.tokens(), run.seed)
-        if tokens is not None:
-            end = (_depth(node) + first + num) * self._page_size
-            tokens = list(tokens[end - num * self._page_size : end])
-        self._add(Stored(tier=tier, keys=keys, parent=parent, tokens=tokens, seed=seed))
+        stored = Stored(tier=tier, keys=keys, parent=parent)
+        if self._wants_tokens:
+            self._tell_tokens(stored, node, first)
+        self._add(stored)
 
     def left(self, node: Node, tier: Tier, indices: Sequence[int]) -> None:
         """The tree's: pages of a node are in a tier no more."""
@@ -112,13 +121,18 @@ class EventRecorder:
         if last.tokens is not None and stored.tokens is not None:
             last.tokens += stored.tokens
 
-    def _run_of(self, node: Node, end: int, key: bytes) -> _Run | None:
-        """The sequence whose page before `end` (of the node) this is: a key names all before it."""
-        index = _depth(node) + end - 1
-        for run in self._runs.values():
-            if index < len(run.keys) and run.keys[index] == key:
-                return run
-        return None
+    def _tell_tokens(self, stored: Stored, node: Node, first: int) -> None:
+        """Where a sequence is known that these pages are of: a key names all before it."""
+        newest, num, last = self._newest, len(stored.keys), stored.keys[-1]
+        if newest is not None and newest.key == stored.parent:  # pages come one by one, too
+            first, likely = newest.end, [newest.run]
+        else:
+            first, likely = _depth(node) + first, []
+        candidates, end = chain(likely, self._runs.values()), first + num
+        run = next((r for r in candidates if end <= len(r.keys) and r.keys[end - 1] == last), None)
+        if run is not None:
+            self._newest, stored.seed = _Place(run, end, last), run.seed
+            stored.tokens = list(run.tokens()[first * self._page_size : end * self._page_size])
 
 
 def _continues(last: Stored, stored: Stored) -> bool:

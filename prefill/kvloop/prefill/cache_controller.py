@@ -89,9 +89,8 @@ class CacheController:
     def look_up(self, job: Job) -> None:
         """Begin to read from L3 what L1 and L2 lack of a prompt that has just come."""
         if self._events is not None:
-            request, seed = job.request, job.request.cache_seed
-            seed_bytes = bytes.fromhex(seed) if seed else None
-            self._events.learn(request.attempt, job.keys, lambda: request.prompt, seed_bytes)
+            request = job.request
+            self._events.learn(request.attempt, job.keys, lambda: request.prompt, job.seed)
         known = self.cache.look_up(job.keys[: job.num_reusable]) if job.reads_tree else 0
         job.num_look_ups, job.num_known = job.num_look_ups + 1, known
         self.tails.drop(job)

@@ -112,8 +112,9 @@ class EventFeeds:
         feed.problem = "the node is not there"
 
     async def _follow(self, context: Context, feed: _Feed, source: EventSource) -> None:
-        socket = EventSocket(context, source, self._secret)
+        socket: EventSocket | None = None
         try:
+            socket = EventSocket(context, source, self._secret)
             await self._catch_up(socket, feed)
             while True:
                 if not await socket.wait(_QUIET_S):
@@ -124,15 +125,14 @@ class EventFeeds:
                     if not await socket.wait(0):
                         break
                 await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # begun anew by the next look
             feed.problem = str(error)
             log.exception("the KV events of %s", source.endpoint)
             await asyncio.sleep(_QUIET_S)
         finally:
-            with contextlib.suppress(Exception):
-                socket.close()
+            if socket is not None:
+                with contextlib.suppress(Exception):
+                    socket.close()
 
     async def _take_one(self, socket: EventSocket, feed: _Feed) -> None:
         message = await socket.receive()

@@ -69,6 +69,17 @@ class EventSocket:
 
     def _connected(self, kind: int, endpoint: str) -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
+        try:
+            self._configure(socket, endpoint)
+            if kind == zmq.SUB:
+                socket.subscribe(b"")
+            socket.connect(endpoint)
+        except Exception:
+            socket.close(linger=0)
+            raise
+        return socket
+
+    def _configure(self, socket: zmq.asyncio.Socket, endpoint: str) -> None:
         socket.linger, socket.rcvhwm, socket.sndhwm = 0, _WAITING_MESSAGES, 8
         socket.maxmsgsize, socket.ipv6 = _MAX_MESSAGE_BYTES, "[" in endpoint
         socket.reconnect_ivl_max = 5000
@@ -77,10 +88,6 @@ class EventSocket:
             node = z85.encode(curve_secret(self._secret, "publisher"))
             socket.curve_secretkey, socket.curve_publickey = own, zmq.curve_public(own)
             socket.curve_serverkey = zmq.curve_public(node)
-        if kind == zmq.SUB:
-            socket.subscribe(b"")
-        socket.connect(endpoint)
-        return socket
 
 
 def _message(frames: list[bytes]) -> Message | None:

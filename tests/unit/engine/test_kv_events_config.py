@@ -48,6 +48,14 @@ def test_an_address_of_version_six_is_bound_in_brackets() -> None:
     assert stream is not None and stream.endpoint == "tcp://[fd00::2]:*"
 
 
+def test_the_routers_own_stream_can_have_fixed_ports() -> None:
+    for fields in ({}, PUBLIC):
+        stream = own(fields | {"own_ports": [5601, 5602]})
+        assert stream.endpoint == "tcp://10.0.0.2:5601" and stream.is_bound
+        assert stream.replay_endpoint == "tcp://10.0.0.2:5602"
+    assert public(own_ports=[5601, 5602]) == public()
+
+
 def test_an_endpoint_adds_a_stream_as_peers_expect_it() -> None:
     assert public(topic="kv@pod@model") == StreamConfig(
         endpoint="tcp://*:5557",
@@ -107,6 +115,9 @@ def test_an_endpoint_is_bound_or_connected_to_as_vllm_does(endpoint: str, is_bou
         ({"hwm": -1}, ("hwm must be above 0",)),
         ({"max_queue_size": 0}, ("max_queue_size must be above 0",)),
         ({"buffer_steps": "many"}, ("buffer_steps", "int")),
+        ({"own_ports": [5601]}, ("own_ports", "length 2")),
+        ({"own_ports": [5601, 0]}, ("own_ports must be two different ports", "5601, 0")),
+        ({"own_ports": [5601, 5601]}, ("own_ports must be two different ports",)),
         ({"publisher": "kafka"}, ("publisher", "kafka")),
         ({"encoding": "json"}, ("encoding", "json")),
         ({"block_hashes": "hex"}, ("block_hashes", "hex")),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from event_subscriber import Subscriber
-from running import wait_for
+from running import free_port, wait_for
 
 from kvloop.engine.event_publication import Publication
 from kvloop.engine.metrics import NodeMetrics
@@ -108,6 +108,14 @@ def test_nobody_is_told_where_events_are_off() -> None:
 def test_a_node_whose_own_stream_cannot_be_goes_without() -> None:
     with published(host="203.0.113.7") as node:  # no address of this machine's
         assert (node.recorder, node.url) == (None, "")
+
+
+def test_ports_that_were_asked_for_and_cannot_be_had_are_the_users_to_change() -> None:
+    ports = [free_port(), free_port()]
+    with published(kv_events_config={"own_ports": ports}) as node:
+        assert node.url == f"tcp://127.0.0.1:{ports[0]}?replay={ports[1]}"
+        with pytest.raises(ConfigError, match="--kv-events-config: cannot listen at"):
+            Publication(NodeConfig(role="decode", model="m", kv_events_config={"own_ports": ports}))
 
 
 def test_a_public_stream_that_cannot_be_is_the_users_to_change() -> None:

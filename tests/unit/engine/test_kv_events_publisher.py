@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from event_subscriber import Subscriber as Peer
 from running import wait_for
 from zmq.utils import z85
 
+from kvloop.engine import event_publisher
 from kvloop.engine.event_config import StreamConfig
 from kvloop.engine.event_publisher import EventPublisher
 from kvloop.engine.event_recorder import Cleared, Record, Removed, Stored
@@ -205,6 +207,63 @@ def test_what_comes_too_fast_is_forgotten_whole_and_counted(opened: Open) -> Non
     assert found == [AllBlocksCleared()] and dropped == [5]
 
 
+def test_what_cannot_be_said_makes_subscribers_begin_anew_and_is_counted(opened: Open) -> None:
+    dropped: list[int] = []
+    publisher = opened(dropped=dropped.append, token_ids=True)
+    odd: Any = stored(0, 3, tokens=[object()] * 3 * PAGE)
+    with Peer(publisher.endpoint, publisher.replay_endpoint) as peer:
+        replayed(peer, 1)
+        publisher.publish([odd])
+        assert events(replayed(peer, 2)[-1]) == [AllBlocksCleared()] and dropped == [3]
+    (found,) = all_events(publisher, stored(7, tokens=[1] * PAGE))[1:]
+    assert found.block_hashes == [key(7)]
+
+
+def test_a_stopped_publisher_takes_nothing_more(opened: Open) -> None:
+    publisher = opened()
+    publisher.close()
+    reader, writer = os.pipe()  # in the place of its closed file
+    try:
+        publisher.publish([stored(1)])
+        os.set_blocking(reader, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 8)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_peer_cannot_send_more_than_a_request_needs(
+    opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = opened()
+    with Peer(publisher.endpoint, publisher.replay_endpoint) as peer:
+        peer._replay.send_multipart([b"", b"x" * (1 << 20)])
+    with Peer(publisher.endpoint, publisher.replay_endpoint) as peer:
+        assert number(list(peer.replayed(0))[-1]) == -1
+    assert "a replay must be asked for" not in caplog.text
+
+
+def test_a_replay_goes_back_no_further_than_its_memory(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_publisher, "_BUFFER_BYTES", 1)
+    publisher = opened()
+    with Peer(publisher.endpoint, publisher.replay_endpoint) as peer:
+        last = connected(peer, publisher)
+        assert [number(frames) for frames in peer.replayed(0)] == [last, -1]
+
+
+def test_a_slow_subscriber_has_so_many_messages_waiting_and_no_more(opened: Open) -> None:
+    assert opened(hwm=7)._pub.sndhwm == 7
+
+
+def test_a_libzmq_without_curve_is_named(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zmq, "has", lambda feature: feature != "curve")
+    with pytest.raises(ConfigError, match="CURVE"):
+        opened("between nodes", is_encrypted=True)
+
+
 def test_a_node_that_loses_all_says_so(opened: Open) -> None:
     assert all_events(opened(), Cleared()) == [AllBlocksCleared()]
 
@@ -214,7 +273,8 @@ def test_a_publisher_connects_to_a_subscriber_that_is_bound(opened: Open) -> Non
         sub.linger = 0
         sub.subscribe(b"")
         port = sub.bind_to_random_port("tcp://127.0.0.1")
-        publisher = opened(endpoint=f"tcp://127.0.0.1:{port}", replay_endpoint=None)
+        endpoint = f"tcp://127.0.0.1:{port}"
+        publisher = opened(endpoint=endpoint, is_bound=False, replay_endpoint=None)
         assert publisher.replay_endpoint is None
         for _ in range(100):
             publisher.publish([stored(1)])

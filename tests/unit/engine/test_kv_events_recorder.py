@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
+from event_audit import EventAudit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvloop.engine.event_recorder import Cleared, EventRecorder, Record, Removed, Stored
+from kvloop.engine.event_recorder import Cleared, EventRecorder, Removed, Stored
 from kvloop.shared_cache.keys import cache_seed, page_keys
 from kvloop.shared_cache.tree import RadixTree
 from kvloop.shared_cache.tree_node import ABSENT, Tier
@@ -70,6 +74,55 @@ def test_tokens_are_left_out_where_unwanted_or_unknown() -> None:
     assert [record.tokens for record in recorder.take()] == [None, None]  # type: ignore[union-attr]
 
 
+class Looked(list[bytes]):
+    """Counts how often one of its keys is looked at."""
+
+    num = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.num += 1
+        return super().__getitem__(index)
+
+
+def test_pages_that_enter_one_by_one_are_looked_for_once_whatever_else_queues() -> None:
+    tree, recorder = watched()
+    tokens = list(range(100))
+    keys = page_keys(tokens, PAGE)
+    other = Looked(page_keys([7] * 100, PAGE))
+    recorder.learn("other", other, lambda: [7] * 100)
+    recorder.learn("run", keys, lambda: tokens)
+    tree.insert(Tier.DEVICE, keys, range(50))
+    for index in range(0, 50, 2):
+        tree.match(keys[:index])  # a node for every two pages
+    tree.assign(Tier.HOST, keys, range(50), range(50))
+    _, on_host = recorder.take()
+    assert on_host == Stored(tier=Tier.HOST, keys=keys, parent=None, tokens=tokens)
+    assert other.num <= 2
+
+
+def test_a_branch_does_not_take_the_tokens_of_the_run_before_it() -> None:
+    tree, recorder = watched()
+    long, branch = [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 9, 9]
+    keys, others = page_keys(long, PAGE), page_keys(branch, PAGE)
+    recorder.learn("long", keys, lambda: long)
+    recorder.learn("branch", others, lambda: branch)
+    tree.insert(Tier.DEVICE, keys[:2], [0, 1])
+    tree.insert(Tier.DEVICE, others, [0, 1, 2])
+    assert recorder.take() == [Stored(tier=Tier.DEVICE, keys=others, parent=None, tokens=branch)]
+
+
+def test_a_sequence_that_has_ended_has_no_tokens() -> None:
+    tree, recorder = watched()
+    keys = page_keys([1, 2, 3, 4], PAGE)
+    recorder.learn("run", keys, lambda: [1, 2, 3, 4])
+    tree.insert(Tier.DEVICE, keys[:1], [0])
+    recorder.forget("run")
+    tree.insert(Tier.DEVICE, keys, [0, 1])
+    first, second = recorder.take()
+    assert isinstance(first, Stored) and first.tokens == [1, 2]
+    assert isinstance(second, Stored) and second.tokens is None
+
+
 def test_a_page_that_one_tier_keeps_has_left_the_other_only() -> None:
     tree, recorder = watched()
     keys = insert(tree, recorder, [1, 2, 3, 4])
@@ -120,35 +173,6 @@ def test_a_failed_backup_and_a_spill_are_told() -> None:
     ]
 
 
-def rebuilt(records: list[Record], held: dict[Tier, dict[bytes, bytes | None]]) -> None:
-    """Apply records as a subscriber does: the parent of each page, by tier."""
-    for record in records:
-        if isinstance(record, Cleared):
-            for pages in held.values():
-                pages.clear()
-        elif isinstance(record, Removed):
-            for key in record.keys:
-                del held[record.tier][key]
-        else:
-            parent = record.parent
-            for key in record.keys:
-                assert key not in held[record.tier]
-                held[record.tier][key] = parent
-                parent = key
-
-
-def content(tree: RadixTree, tier: Tier) -> dict[bytes, bytes | None]:
-    """The parent of each page that a tree has in a tier."""
-    pages: dict[bytes, bytes | None] = {}
-    for node in tree.nodes(tier):
-        run = tree.keys_to(node)
-        start = len(run) - len(node)
-        for index, value in enumerate(node.values[tier], start):
-            if value != ABSENT:
-                pages[run[index]] = run[index - 1] if index else None
-    return pages
-
-
 _STEPS = st.tuples(
     st.sampled_from(["insert", "evict", "drop", "take"]),
     st.sampled_from(TIERS),
@@ -161,9 +185,11 @@ def test_records_rebuild_both_tiers_whatever_happens(
     steps: list[tuple[str, Tier, list[int]]],
 ) -> None:
     tree, recorder = watched()
-    held: dict[Tier, dict[bytes, bytes | None]] = {tier: {} for tier in TIERS}
+    subscriber = EventAudit(recorder, PAGE)
     for what, tier, tokens in steps:
-        keys = page_keys([token for token in tokens for _ in range(PAGE)], PAGE)
+        prompt = [token for token in tokens for _ in range(PAGE)]
+        keys = page_keys(prompt, PAGE)
+        recorder.learn(str(len(tokens)), keys, partial(list, prompt))
         if what == "insert":
             first = len(keys) // 2 if tier is Tier.HOST else 0
             tree.insert(tier, keys, list(range(first, len(keys))))
@@ -172,6 +198,5 @@ def test_records_rebuild_both_tiers_whatever_happens(
         elif what == "drop" and tree.values(Tier.HOST, keys)[-1] != ABSENT:
             tree.assign(Tier.HOST, keys, [len(keys) - 1], [ABSENT])
         elif what == "take":
-            rebuilt(recorder.take(), held)
-    rebuilt(recorder.take(), held)
-    assert held == {tier: content(tree, tier) for tier in TIERS}
+            subscriber.check(tree)
+    subscriber.check(tree)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import zmq
 from prometheus_client import CollectorRegistry
 from sglang_events import sglang_events
 from sglang_wheel import needs_sglang
@@ -217,10 +218,30 @@ async def test_what_keeps_the_router_from_hearing_a_node_is_shown() -> None:
     async with following(stranger, Node()):
         await soon("the problem", lambda: "no replay" in str(stranger.status()))
         assert not stranger.status()["connected"]
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [("http://node", "tcp://host:port"), ("tcp://bad_host!:5?replay=6", "Invalid argument")],
+)
+async def test_an_address_that_is_none_is_shown(events: str, problem: str) -> None:
     odd = Router()
-    odd.registry.update(record("a", "http://node"))
+    odd.registry.update(record("a", events))
     async with following(odd):
-        await soon("the problem", lambda: "tcp://host:port" in str(odd.status()))
+        await soon("the problem", lambda: problem in str(odd.status()))
+        assert not odd.status()["connected"]
+
+
+def test_a_socket_that_cannot_connect_is_closed() -> None:
+    context = Context()
+    source = EventSource(
+        endpoint="tcp://bad_host!:5", replay_endpoint="tcp://bad_host!:6", is_encrypted=False
+    )
+    with pytest.raises(zmq.ZMQError) as error:  # whose frames would keep the socket
+        EventSocket(context, source, None)
+    assert "Invalid argument" in str(error.value)
+    assert all(socket.closed for socket in context._sockets)
+    context.destroy(linger=0)
 
 
 async def test_a_node_without_events_is_left_alone() -> None:
