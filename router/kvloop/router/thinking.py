@@ -32,6 +32,8 @@ MARKERS = (
 
 _MAX_KINDS = 64
 """Sets of template variables whose rules are remembered."""
+_MAX_CHARS = 200
+"""Of a variable that the template is asked with; longer ones are content, as lists are."""
 _QUESTION, _NEXT_QUESTION = "Which of the two is it", "And why"
 _THOUGHT, _SAID = "Perhaps the first one", "It is the second"
 
@@ -70,10 +72,14 @@ class StripRules:
     ) -> StripRule | None:
         """For a chat that was rendered with `variables` to `prompt`; None too where it is unclear.
 
+        A rule is for a user's next turn. With tools there is none: templates keep the thinking
+        while tool results come in.
         Never raises: a rule saves work, and a chat is answered without it.
         """
+        if variables.get("tools"):
+            return None
         try:
-            found = await self._of(tokenizer, variables, skip_special_tokens)
+            found = await self._of(tokenizer, _switches(variables), skip_special_tokens)
         except Exception:  # templates and tokenizers fail in ways of their own
             log.exception("no rule for what the chat template strips; all is stored")
             return None
@@ -94,13 +100,7 @@ class StripRules:
 def template_rule(
     tokenizer: ChatTokenizer, variables: Mapping[str, Any], skip_special_tokens: bool
 ) -> TemplateRule:
-    """Ask the template. A rule is for a user's next turn.
-
-    With tools there is none: templates keep the thinking while tool results come in. Nor is there
-    for a template that cannot be asked; it is not asked again.
-    """
-    if variables.get("tools"):
-        return TemplateRule()
+    """Ask the template; one that cannot be asked has no rule, and is not asked again."""
     try:
         return _answered(tokenizer, _Probe(tokenizer, variables, skip_special_tokens))
     except Exception as error:  # templates raise on chats they do not know, in their own ways
@@ -188,6 +188,15 @@ def _forms(opening: str, closing: str) -> list[str]:
     """A thought and a reply as models and templates write them."""
     blanks = (("\n", "\n", "\n\n"), ("\n", "\n", "\n"), ("", "", "\n"), ("", "", ""))
     return [f"{opening}{a}{_THOUGHT}{b}{closing}{c}{_SAID}" for a, b, c in blanks]
+
+
+def _switches(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the variables that tell the template how to write: not a request's documents."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if value is None or (isinstance(value, str | int | float) and len(str(value)) <= _MAX_CHARS)
+    }
 
 
 def _num_common(one: str, other: str) -> int:

@@ -168,10 +168,10 @@ def test_every_known_mark_is_found_in_a_template_that_strips_it(pair: tuple[str,
     assert found.opens == tuple(ids(tokenizer, pair[0]))
 
 
-def test_with_tools_there_is_no_rule() -> None:
-    tokenizer = served(STRIPS)
-    assert rule(tokenizer, tools=[]) is not None
-    assert rule(tokenizer, tools=[{"type": "function"}]) is None
+def test_with_tools_there_is_no_rule(threads: TokenizerThreads) -> None:
+    tokenizer, rules = served(STRIPS), StripRules(threads)
+    assert asked(rules, tokenizer, [1], {"tools": []}) is not None
+    assert asked(rules, tokenizer, [1], {"tools": [{"type": "function"}]}) is None
 
 
 def test_a_prompt_that_ends_otherwise_than_the_template_said_has_no_rule() -> None:
@@ -191,6 +191,19 @@ def test_a_template_is_asked_once_for_each_set_of_variables(threads: TokenizerTh
     assert len(rendered) == num_rendered > 0
     asked(rules, tokenizer, [1], {"a": 2})
     assert len(rendered) == 2 * num_rendered
+
+
+def test_what_a_request_brings_for_its_own_prompt_is_no_new_question(
+    threads: TokenizerThreads,
+) -> None:
+    tokenizer, rules = served(STRIPS), StripRules(threads)
+    first = asked(rules, tokenizer, [1], {"a": True})
+    for number in range(3):
+        brought = {"documents": [{"title": "t", "text": f"{number}"}], "notes": f"{number}" * 201}
+        assert asked(rules, tokenizer, [1], {"a": True, **brought}) == first is not None
+    assert len(rules._known) == 1
+    asked(rules, tokenizer, [1], {"a": True, "mode": "0" * 200})
+    assert len(rules._known) == 2
 
 
 def test_whether_special_tokens_are_shown_is_part_of_the_question(
@@ -214,4 +227,6 @@ def test_a_tokenizer_that_fails_gives_no_rule_and_no_error(threads: TokenizerThr
             return "Which of the two is it"
 
     assert asked(StripRules(threads), Broken(), [1], {}) is None
-    assert asked(StripRules(threads), served(STRIPS), [1], {"a": object()}) is None
+    closed = TokenizerThreads(1)
+    closed.close()
+    assert asked(StripRules(closed), served(STRIPS), [1], {}) is None
