@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recalled_chats import Router, Shelf, said, user
 
+from kvloop.router.chat import _opening
 from kvloop.router.history_recall import STRANGE_S, Strangers
 from kvloop.router.history_record import MAX_OLDER_TOKENS, DamagedRecord
 from kvloop.router.history_store import NoAnswer
+from kvloop.router.openai_types import ChatRequest
 
 WORDS = byte_level().vocab_size
 ANSWER = [n for byte in b"the cat" for n in range(2, 258) if byte_level().token_bytes(n) == [byte]]
@@ -217,6 +220,31 @@ def test_examples_before_every_question_are_looked_for_once() -> None:
         one.open([*AFTER, user(f"question {number}")])
     assert shelf.num_reads == 1
     assert one.count("history_lookups", "miss") == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "use_history", "use_storage"),
+    [
+        (None, True, True),
+        ({"history": "off"}, False, True),
+        ({"cache": "off"}, True, False),
+        ({"cache": "l3_only"}, True, True),
+    ],
+)
+async def test_a_requests_options_say_what_its_chat_may_use(
+    options: Any, use_history: bool, use_storage: bool
+) -> None:
+    asked: dict[str, Any] = {}
+
+    async def opened(*_: Any, **how: Any) -> None:
+        asked.update(how)
+
+    service: Any = SimpleNamespace(
+        model=SimpleNamespace(tokenizer=byte_level()), chats=SimpleNamespace(open=opened)
+    )
+    body = ChatRequest.model_validate({"model": "m", "messages": HI, "kvloop": options})
+    await _opening(service, body, None, HI)
+    assert asked == {"use_history": use_history, "use_storage": use_storage}
 
 
 def test_a_router_without_a_store_remembers_for_itself() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -46,10 +47,10 @@ VALVES: dict[bytes, Valve] = {}
 class Shared:
     """Records over valves, and what was counted of them."""
 
-    def __init__(self, read_s: float) -> None:
+    def __init__(self, read_s: float, backend: str = "behind") -> None:
         VALVES.clear()
         self.counts: Counter[str] = Counter()
-        self.records = SharedRecords(Behind(backend="behind"), self._count, read_s)
+        self.records = SharedRecords(Behind(backend=backend), self._count, read_s)
 
     def _count(self, result: str) -> None:
         self.counts[result] += 1
@@ -157,6 +158,47 @@ def test_a_slow_read_is_given_up_and_after_some_none_is_tried(hasty: Shared) -> 
     with pytest.raises(NoAnswer):
         hasty.read()
     assert hasty.valve.num_waiting == came
+
+
+def test_only_slow_reads_in_a_row_count(shared: Shared) -> None:
+    shared.attach()
+    for _ in range(2):
+        shared.records._read_s = 0.05
+        shared.valve.is_open.clear()
+        for _ in range(2):
+            with pytest.raises(NoAnswer):
+                shared.read()
+        shared.valve.is_open.set()
+        shared.records._read_s = 20.0
+        assert shared.read() is None
+
+
+def test_reads_that_wait_are_few_and_the_next_one_is_given_up_at_once(shared: Shared) -> None:
+    async def read_many() -> tuple[list[object], float]:
+        ask = shared.records.ask
+        waiting = [asyncio.create_task(ask(lambda fetch: fetch(CHAT, 2))) for _ in range(8)]
+        await asyncio.sleep(0)
+        with pytest.raises(NoAnswer, match="too many reads wait"):
+            await ask(lambda fetch: fetch(CHAT, 2))
+        shared.valve.is_open.set()
+        found = await asyncio.gather(*waiting)
+        await asyncio.sleep(0)
+        return found, await ask(lambda fetch: 1.0)
+
+    shared.attach()
+    shared.valve.is_open.clear()
+    assert asyncio.run(read_many()) == ([None] * 8, 1.0)
+
+
+@pytest.mark.parametrize(("backend", "needs_torch"), [("dynamic", True), ("behind", False)])
+def test_torch_can_be_imported_again_for_a_store_that_needs_it(
+    backend: str, needs_torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    shared = Shared(read_s=20.0, backend=backend)
+    shared.attach()
+    shared.records.close()
+    assert ("torch" not in sys.modules) == needs_torch
 
 
 def test_a_store_that_errs_is_no_answer_and_a_failed_write(shared: Shared) -> None:
