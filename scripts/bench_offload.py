@@ -147,13 +147,15 @@ def judge_all(arms: dict[int, dict[str, list[Block]]], device: str) -> list[dict
 
 
 def tell(pair: int, concurrency: int, on: Block, off: Block) -> None:
-    print(
-        f"pair {pair}, {concurrency} at once, on / off: CPU {on.cpu_us:.0f} / {off.cpu_us:.0f} µs "
-        f"a token (loop {on.loop_us:.0f} / {off.loop_us:.0f}), ITL {on.itl_ms:.2f} / "
-        f"{off.itl_ms:.2f} ms, {on.tokens_per_s:.1f} / {off.tokens_per_s:.1f} tokens/s, {on.stored_pages:.0f} / {off.stored_pages:.0f} pages "
-        "stored",
-        flush=True,
+    columns = (
+        ("CPU µs a token", on.cpu_us, off.cpu_us),
+        ("loop", on.loop_us, off.loop_us),
+        ("ITL ms", on.itl_ms, off.itl_ms),
+        ("tokens/s", on.tokens_per_s, off.tokens_per_s),
+        ("pages stored", on.stored_pages, off.stored_pages),
     )
+    cells = "; ".join(f"{name} {one:.5g} / {other:.5g}" for name, one, other in columns)
+    print(f"pair {pair}, {concurrency} at once, on / off: {cells}", flush=True)
 
 
 def judge(concurrency: int, arms: dict[str, list[Block]], device: str) -> dict[str, Any]:
