@@ -125,6 +125,7 @@ TAILED = [7, 8, 9, 10, 11, 12, 13]
         # a last page whose last token has no KV: the tail begins where that page does
         (TAILED[:4], canary_seed("n"), [7, 8, 9]),
     ],
+    ids=["behind a page", "at the start"],
 )
 def test_remove_takes_the_tail_too_which_ends_before_the_last_token(
     node: Node, tokens: list[int], parent: bytes, tail: list[int]

@@ -97,7 +97,7 @@ async def test_turn_2s_tail_is_removed_once_it_is_there() -> None:
 
 
 async def test_a_loop_without_turn_2_or_with_decode_detached_waits_for_no_tail() -> None:
-    for broken in (FakeNodes(num_stored=0), FakeNodes(storage="detached")):
+    for broken in (FakeNodes(num_stored=0), FakeNodes(storage="detached", breaks_off="-1")):
         broken.has_tails, broken.late_looks = True, 1
         await run(broken)
         removes = [url for url, q in broken.questions if q.look == "remove"]
