@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
@@ -26,8 +27,10 @@ from kvloop.shared_cache.page_object import check
 from kvloop.shared_cache.page_store import PageStore
 from kvloop.shared_cache.wire import GenerateRequest, Sampling, StorageState
 
+SHORT_S = 0.1
+"""For a call that hangs; where none does, a busy machine needs more."""
 _GUARD = GuardConfig(
-    deadline_s=0.1, num_threads=2, first_retry_s=0.005, max_retry_s=0.02, check_s=1000.0
+    deadline_s=10.0, num_threads=2, first_retry_s=0.005, max_retry_s=0.02, check_s=1000.0
 )
 
 
@@ -40,6 +43,7 @@ class OffloadNode:
         *,
         num_pages: int = 24,
         num_slots: int = 12,
+        call_s: float = _GUARD.deadline_s,
         **flags: Any,
     ) -> None:
         self.now = 100.0
@@ -53,7 +57,11 @@ class OffloadNode:
         self.pool = HostPool(SHAPE, num_slots)
         self.mover = DeferredMover(num_pages, self.pool)
         self.guard = GuardedBackend(
-            None, self.pool, name="faulty", namespace=NAMESPACE, config=_GUARD
+            None,
+            self.pool,
+            name="faulty",
+            namespace=NAMESPACE,
+            config=replace(_GUARD, deadline_s=call_s),
         )
         self.store = PageStore(self.guard, self.pool, namespace=NAMESPACE, writer="decode")
         if store is not None:
@@ -76,6 +84,10 @@ class OffloadNode:
         """Put another store, or the same again, in the place of L3; waits until it serves."""
         self.guard.attach(lambda: FaultyBackend(store, self.pool), "faulty")
         assert store.error is not None or store.is_stalled or self.guard.wait_attached(20)
+
+    def be_patient(self) -> None:
+        """From the next `attach` on a call may take long."""
+        self.guard._shared = replace(self.guard._shared, config=_GUARD)
 
     # --- requests -----------------------------------------------------------------------------
 

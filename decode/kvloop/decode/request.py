@@ -6,6 +6,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from kvloop.decode.hand_off import HandOff
 from kvloop.engine.sampling import SamplingState
@@ -16,6 +17,9 @@ from kvloop.shared_cache.wire import (
     PrefillCandidate,
     StorageState,
 )
+
+if TYPE_CHECKING:
+    from kvloop.decode.offload.last_turn import LastTurn
 
 
 class Stage(Enum):
@@ -51,6 +55,8 @@ class OwnedRequest:
     storage: list[StorageState] = field(default_factory=list)
     """Of each full prompt page, as prefill said."""
     num_failed: int = 0
+    last_turn: LastTurn | None = None
+    """The session's, whose pages may be in L3 a moment after the request has come."""
     reason: FinishReason | None = None
     waiting_since: float = field(default_factory=time.monotonic)
     handed_off_at: float = 0.0

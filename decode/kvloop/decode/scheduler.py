@@ -162,7 +162,10 @@ class DecodeScheduler:
         if refusal is not None:
             self._answer(request.request_id, refusal)
         else:
-            self._waiting.append(own(request, self._page_size))
+            owner = own(request, self._page_size)
+            if owner.candidates:
+                owner.last_turn = self._offload.last_turn(owner.keys)
+            self._waiting.append(owner)
 
     def _abort(self, request_id: str) -> None:
         """The client is gone: free what is its, by the rules of the hand-off."""
@@ -204,29 +207,31 @@ class DecodeScheduler:
         self._hand_offs.expire(self._active.values())
 
     def _admit(self) -> None:
-        while len(self._active) < self._config.max_running_requests:
-            owner = self._next_waiting()
-            if owner is None:
+        now = time.monotonic()
+        for owner in list(self._waiting):
+            waited_s = now - owner.waiting_since
+            if len(self._active) >= self._config.max_running_requests:
                 return
+            if self._is_early(owner, waited_s):
+                continue
             if not self._pages.reserve(owner):
-                self._offload.hurry()
+                self._offload.hurry(waited_s)
                 return
             self._waiting.remove(owner)
             self._active[owner.request_id] = owner
-            self._metrics.queue_seconds.observe(time.monotonic() - owner.waiting_since)
+            self._metrics.queue_seconds.observe(waited_s)
             self._hand_offs.start(owner)
 
-    def _next_waiting(self) -> OwnedRequest | None:
-        """The first whose last turn's pages prefill would find in L3, or that has waited for them.
+    def _is_early(self, owner: OwnedRequest, waited_s: float) -> bool:
+        """Whether prefill would soon find more of its session's last turn in L3 than now.
 
         A client that asks on at once is quicker than the store; its pages would be computed again.
         """
-        now = time.monotonic()
-        for owner in self._waiting:
-            is_late = now - owner.waiting_since > _LAST_TURN_S
-            if is_late or not self._offload.is_storing(owner.keys):
-                return owner
-        return None
+        wait_s = min(_LAST_TURN_S, self._config.reserve_timeout_s / 2)
+        turn = owner.last_turn
+        if turn is None or waited_s > wait_s or not self._offload.is_soon(turn, wait_s):
+            owner.last_turn = None
+        return owner.last_turn is not None
 
     def _plan(self) -> list[tuple[OwnedRequest, list[int], Segment]]:
         """Each running request's last token, and a chunk of the prompts computed here."""

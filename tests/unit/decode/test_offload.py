@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from faulty_store import FaultyStore
 from hicache_node import PAGE
-from offload_node import OffloadNode, is_right
+from offload_node import SHORT_S, OffloadNode, is_right
 
 from kvloop.decode.offload import Extra
 from kvloop.shared_cache.storage_errors import StorageUnavailable
@@ -177,7 +177,7 @@ def test_pages_that_prefill_is_storing_are_given_time_but_not_where_somebody_wai
         node.turn()
         node.looks.step()
         if is_pressed:
-            node.offload.hurry()
+            node.offload.hurry(0.0)
         step(node)
         assert (owner.keys[0] in {p.key for p in waiting(node)}) is is_pressed
         keep(store, node, owner.keys[:2])
@@ -277,7 +277,7 @@ def test_drop_newest_gives_up_the_page_that_filled_last_and_what_follows_it(
 def test_drop_oldest_gives_up_what_has_waited_longest_and_is_in_no_call(
     node_of: MakeNode, store: FaultyStore
 ) -> None:
-    node = node_of(offload_staging_pages=2, offload_back_pressure="drop_oldest")
+    node = node_of(call_s=SHORT_S, offload_staging_pages=2, offload_back_pressure="drop_oldest")
     first, second = node.begin([1, 2, 3]), node.begin([4, 5, 6])
     assert first is not None and second is not None
     keep(store, node, [first.keys[0], second.keys[0]])
@@ -387,6 +387,24 @@ def test_what_moves_while_its_chain_breaks_before_it_is_given_up_when_it_stops(
     assert not store.pages and node.holes("failed", False) == 2 and node.all_is_free()
 
 
+@pytest.mark.parametrize(
+    ("state", "reason"), [("storing", "failed"), ("stored", "evicted"), ("will_not", "policy")]
+)
+def test_a_hole_that_stays_is_counted_as_what_it_was_with_all_behind_it(
+    node_of: MakeNode, store: FaultyStore, state: Any, reason: str
+) -> None:
+    node = node_of(offload_retries=1)
+    store.has_room = False
+    owner = node.begin(PROMPT, states=state)
+    assert owner is not None
+    node.end(owner)
+    node.settle()
+    assert node.holes(reason, False) == len(owner.keys) == 2 and not store.pages
+    assert node.holes(reason, True) == 0
+    assert node.counted("kvloop_offload_skipped_pages_total", reason="behind_hole") == 1
+    assert node.all_is_free()
+
+
 def test_a_chain_that_waits_for_its_next_attempt_holds_up_no_other(
     node_of: MakeNode, store: FaultyStore
 ) -> None:
@@ -438,7 +456,7 @@ def test_a_store_that_is_back_in_time_gets_what_waited_and_one_that_is_not_leave
 def test_an_attempt_that_opened_the_breaker_is_not_held_against_the_page(
     node_of: MakeNode, store: FaultyStore
 ) -> None:
-    node = node_of(offload_retries=0)
+    node = node_of(call_s=SHORT_S, offload_retries=0)
     owner = node.begin([1])
     assert owner is not None
     node.generate(owner, [8])
@@ -464,6 +482,54 @@ def test_where_there_never_was_a_store_nothing_is_copied_and_no_page_is_held() -
     node.turn()
     assert not node.offload.holds(owner) and not node.mover.moves
     assert node.holes("detached", False) == 5 and node.all_is_free()
+
+
+# --- admissions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("is_away", "waited_s", "cause"),
+    [(True, 1.5, "detached"), (False, 31.0, "back_pressure")],
+)
+def test_who_waits_too_long_for_device_pages_gets_those_of_the_turn_that_ended_first(
+    node_of: MakeNode, store: FaultyStore, is_away: bool, waited_s: float, cause: str
+) -> None:
+    node = node_of(offload_staging_pages=1, offload_deadline_s=1000.0)
+    store.has_room = False
+    if is_away:
+        node.guard.detach(0)
+    first = node.serve(PROMPT, 6, states="will_not")
+    node.now += 0.01
+    second = node.serve([9, *PROMPT], 6)
+    node.settle(3, pause_s=0.01)
+    node.offload.hurry(waited_s - 1.0)
+    node.turn()
+    assert node.offload.holds(first) and node.offload.holds(second), "not yet"
+    node.offload.hurry(waited_s)
+    node.turn()
+    node.mover.finish()
+    node.turn()
+    assert not node.offload.holds(first) and node.offload.holds(second), "one in a turn"
+    assert node.holes(cause, False) >= 4
+    assert node.holes("detached", False) + node.holes("back_pressure", False) <= 5
+    node.offload.hurry(waited_s)
+    node.turn()
+    node.mover.finish()
+    node.turn()
+    assert not node.offload.holds(second)
+
+
+def test_a_wait_of_the_past_makes_nobody_let_go(node_of: MakeNode) -> None:
+    node = node_of(offload_staging_pages=1)
+    node.guard.detach(0)
+    node.offload.hurry(50.0)
+    node.turn()
+    owner = node.serve(PROMPT, 6)
+    node.turn()
+    node.offload.hurry(50.0)
+    assert node.offload.holds(owner)
+    node.turn()
+    assert not node.offload.holds(owner)
 
 
 # --- policy ---------------------------------------------------------------------------------------
@@ -498,6 +564,20 @@ def test_an_answer_that_was_cut_off_inside_its_block_is_stored_at_its_end(
     node.end(owner)
     node.settle()
     assert set(store.pages) == set(owner.keys) and len(owner.keys) == 6
+
+
+def test_of_an_ended_request_another_store_is_asked_only_for_what_the_next_turn_repeats(
+    node_of: MakeNode,
+) -> None:
+    node = node_of()
+    rule = StripRule(kept_prompt=4)
+    owner = node.serve([1, 2, 3, 4, 5, 6, 7, 8, 9], 4, states="will_not", strip=rule)
+    node.turn()
+    other = FaultyStore()
+    node.attach(other)
+    node.settle(4, pause_s=0.1)
+    assert set(other.pages) == set(owner.keys[:2])
+    assert node.offload.backlog == 0 and not node.offload.holds(owner), "nothing is left to do"
 
 
 def test_policy_all_stores_what_is_stripped(node_of: MakeNode, store: FaultyStore) -> None:

@@ -10,7 +10,7 @@ from faulty_store import FaultyStore
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
-from offload_node import Dues, OffloadNode, is_right
+from offload_node import SHORT_S, Dues, OffloadNode, is_right
 
 from kvloop.decode.offload import Extra
 from kvloop.decode.request import OwnedRequest
@@ -47,6 +47,7 @@ class OffloadMachine(RuleBasedStateMachine):
         self.limit = limit or 12
         self.node = OffloadNode(
             self.stores[0],
+            call_s=SHORT_S,
             offload_staging_pages=limit,
             offload_back_pressure=pressure,
             offload_policy=policy,
@@ -60,11 +61,16 @@ class OffloadMachine(RuleBasedStateMachine):
 
     # --- requests -------------------------------------------------------------------------------
 
-    @rule(prompt=_PROMPTS, fields=_FIELDS, states=_STATES)
-    def come(self, prompt: list[int], fields: Any, states: Any) -> None:
+    @rule(
+        prompt=_PROMPTS,
+        fields=_FIELDS,
+        states=_STATES,
+        waited_s=st.sampled_from([0.0, 2.0, 40.0]),
+    )
+    def come(self, prompt: list[int], fields: Any, states: Any, waited_s: float) -> None:
         owner = self.node.begin(prompt, states=states, **fields)
         if owner is None:
-            self.node.offload.hurry()
+            self.node.offload.hurry(waited_s)
             return
         self.live.append(owner)
 
@@ -202,6 +208,7 @@ class OffloadMachine(RuleBasedStateMachine):
     def a_healthy_store_gets_it_all(self) -> None:
         """Whatever went before, the next request's chain is whole."""
         self.stores.append(FaultyStore())
+        self.node.be_patient()
         self.node.attach(self.store)
         owner = self.node.begin([90, 91, 92, 93], states="will_not")
         assert owner is not None

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from kvloop.decode.offload.policy import Storable
@@ -124,6 +125,16 @@ class Chain:
         return bool(self.waiting or self.unknown or self.num_copying)
 
     @property
+    def is_holding(self) -> bool:
+        """Whether the request has ended, and its device pages are kept for more than a copy."""
+        return self.closed_at is not None and bool(self.waiting or self.unknown)
+
+    @property
+    def first_on_device(self) -> int:
+        """The first page that is nowhere else, as far as is known, of a chain that is holding."""
+        return min((*self.unknown[:1], *(page.index for page in islice(self.waiting, 1))))
+
+    @property
     def is_over(self) -> bool:
         """Nothing will happen to it any more."""
         return self.is_released and not (self.staged or self.moving)
@@ -131,11 +142,6 @@ class Chain:
     def is_lost(self, page: Page) -> bool:
         """Whether the page lies behind where the chain is broken."""
         return self.broken is not None and page.index >= self.broken.first
-
-    def is_storing(self, keys: Set[bytes]) -> bool:
-        """Whether one of these pages is due."""
-        due = (*self.waiting, *self.staged, *self.moving)
-        return any(page.extra is None and page.key in keys for page in due)
 
     # --- pages become due ---------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from itertools import islice
 from kvloop.decode.offload.back_off import look_pause_s, retry_pause_s
 from kvloop.decode.offload.chain import Cause, Chain, Extra, Page
 from kvloop.decode.offload.counts import Counts
+from kvloop.decode.offload.last_turn import LastTurn, LastTurns
 from kvloop.decode.offload.policy import Storable
 from kvloop.decode.offload.sharing import in_turns, newest, num_fresh, oldest
 from kvloop.decode.offload.staging import Staging, background_backup
@@ -26,6 +27,8 @@ from kvloop.shared_cache.workers import Workers
 log = logging.getLogger("kvloop.decode")
 _GRACE_S = 1.0
 """From the hand-off on: pages that prefill was storing then count as missing after that."""
+_PATIENCE_S = 1.0
+"""Who waits for device pages waits no longer than that for an L3 that is away."""
 _NAP_S = 0.005
 
 
@@ -49,7 +52,8 @@ class Offload:
         """Those of them with anything to do; by the identity of their request, as a dead request's
         name may come again."""
         self._generation = parts.store.generation
-        self._is_pressed = False
+        self._pressed_s: float | None = None
+        self._last_turns = LastTurns()
         self._drained_at: float | None = None
 
     @property
@@ -97,7 +101,7 @@ class Offload:
         chain.has_begun = True
         self._busy[id(owner)] = chain
         self._fill(chain, is_over=True)
-        chain.unknown = [i for i in chain.unknown if i < self._num_worthy(chain, is_over=True)]
+        self._forget_unworthy(chain)
         if extra is not None and not chain.add_extra(extra, now):
             extra.done(False)
 
@@ -114,20 +118,21 @@ class Offload:
         chain = self._chains.get(id(owner))
         return chain is not None and not chain.is_released
 
-    def is_storing(self, keys: Sequence[bytes]) -> bool:
-        """Whether requests that have ended left pages of this run that are due, and may come yet.
+    def last_turn(self, keys: Sequence[bytes]) -> LastTurn | None:
+        """The turn that this run continues, where it has ended and is not all stored yet."""
+        return self._last_turns.find(self._busy.values(), keys)
 
-        Who asks L3 for them now asks too soon.
+    def is_soon(self, turn: LastTurn, wait_s: float) -> bool:
+        """Whether pages of the turn are still due, and L3 takes pages within that time now."""
+        return self._store.is_attached and self._last_turns.is_soon(turn, wait_s)
+
+    def hurry(self, waited_s: float) -> None:
+        """Somebody has waited so long for device pages, seen this turn.
+
+        Prefill's writes are given no more time; and where L3 is away, or he may soon be refused,
+        ended requests let go of what is not copied yet.
         """
-        if not self._store.is_attached:
-            return False
-        ended = [chain for chain in self._busy.values() if chain.closed_at is not None]
-        wanted = set(keys) if ended else set()
-        return any(chain.is_storing(wanted) for chain in ended)
-
-    def hurry(self) -> None:
-        """Somebody waits for device pages: prefill's writes are given no more time this turn."""
-        self._is_pressed = True
+        self._pressed_s = waited_s
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -135,6 +140,7 @@ class Offload:
         """Move on; returns ended requests whose pages are no longer needed here."""
         self._notice_change()
         if not self._busy:
+            self._pressed_s = None
             return []
         now = self._clock()
         self._land(now)
@@ -142,7 +148,8 @@ class Offload:
         for chain in list(self._busy.values()):
             self._look(chain, now)
             self._expire(chain, now)
-        self._is_pressed = False
+        self._make_way()
+        self._pressed_s = None
         self._stage()
         self._write(now)
         return self._release()
@@ -179,6 +186,8 @@ class Offload:
             if not chain.is_released:
                 chain.doubt()
                 self._busy[key] = chain
+                if chain.closed_at is not None:
+                    self._forget_unworthy(chain)
 
     def _land(self, now: float) -> None:
         for copy in self._staging.landed():
@@ -200,6 +209,7 @@ class Offload:
     def _stored(self, page: Page, now: float) -> None:
         self._staging.free(page)
         page.chain.said[page.index] = "stored"
+        self._last_turns.note(page, now)
         if page.extra is None:
             self._counts.stored(page.hole, max(now - page.due_at, 0.0))
 
@@ -212,6 +222,7 @@ class Offload:
             return
         chain.put_back(page)
         if page.num_failed > self._config.offload_retries:
+            self._last_turns.note(page, now)
             self._give_up(chain, page.index, page.hole or "failed")
 
     # --- what L3 has ----------------------------------------------------------------------------
@@ -236,8 +247,13 @@ class Offload:
         chain.look_at = now + look_pause_s(chain.num_looks)
         if present is not None:
             is_old = now - chain.owner.handed_off_at > _GRACE_S
-            is_urgent = self._is_pressed or self._drained_at is not None
+            is_urgent = self._pressed_s is not None or self._drained_at is not None
             chain.learn(present, now, may_wait=not (is_old or is_urgent))
+
+    def _forget_unworthy(self, chain: Chain) -> None:
+        """Of an ended request: nobody will repeat these pages of its prompt."""
+        num_worthy = self._num_worthy(chain, is_over=True)
+        chain.unknown = [index for index in chain.unknown if index < num_worthy]
 
     def _num_worthy(self, chain: Chain, *, is_over: bool) -> int:
         """The first page that does not deserve storing, as far as is known."""
@@ -269,6 +285,19 @@ class Offload:
             until = self._drained_at
         if now >= until or self._has_no_store:
             self._give_up(chain, 0, self._late_cause())
+
+    def _make_way(self) -> None:
+        """The cache must not cost a request its admission: the turn that ended first lets go."""
+        patience_s = self._config.reserve_timeout_s / 2
+        if not self._store.is_attached:
+            patience_s = min(patience_s, _PATIENCE_S)
+        if self._pressed_s is None or self._pressed_s <= patience_s:
+            return
+        holding = [chain for chain in self._busy.values() if chain.is_holding]
+        if holding:
+            chain = min(holding, key=lambda chain: chain.closed_at or 0.0)
+            cause: Cause = "back_pressure" if self._store.is_attached else "detached"
+            self._give_up(chain, chain.first_on_device, cause)
 
     def _late_cause(self) -> Cause:
         return "deadline" if self._store.is_attached else "detached"
