@@ -125,7 +125,8 @@ class PairCanary:
             seen = await self._look(self._pair.decode, "read", kept, self._deadline)
         return judge_write_back(self._pair, shape, turn, seen, took_s)
 
-    async def _check_reuse(self, shape: ChatShape, tokens: Sequence[int]) -> StageReport:
+    async def _check_reuse(self, shape: ChatShape, tokens: list[int]) -> StageReport:
+        """Adds turn 2 to `tokens`."""
         prompt = [*tokens, *self._ids(shape.question)]
         reader = self._pair.reader
         turn = await self._turn("2", prompt, shape.second_answer, reader, "l3_only")
