@@ -168,6 +168,38 @@ async def test_what_was_lost_at_the_end_is_asked_for_in_silence(
         await router.holds(3)
 
 
+async def test_a_feed_that_failed_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_feeds, "_QUIET_S", 0.05)
+    receive, failures = EventSocket.receive, ["of a kind that nobody thought of"]
+
+    async def fails_once(socket: EventSocket) -> Any:
+        if failures:
+            raise RuntimeError(failures.pop())
+        return await receive(socket)
+
+    monkeypatch.setattr(EventSocket, "receive", fails_once)
+    node, router = Node(), Router()
+    async with following(router, node):
+        await soon("the connection", lambda: router.status().get("connected"))
+        while failures:
+            node.store(KEYS[:1])
+            await asyncio.sleep(0.02)
+        node.store(KEYS)
+        await router.holds(4)
+        await soon("the end of the problem", lambda: router.status()["connected"])
+
+
+async def test_a_message_of_any_size_is_not_taken_in() -> None:
+    node, context = Node(), Context()
+    socket = EventSocket(context, node.source, SECRET)
+    try:
+        assert socket._sub.maxmsgsize == 16 << 20
+    finally:
+        socket.close()
+        context.destroy(linger=0)
+        node.publisher.close()
+
+
 async def test_another_incarnation_begins_empty() -> None:
     first, second, router = Node("a"), Node("b"), Router()
     async with following(router, first):

@@ -64,6 +64,16 @@ def test_of_a_full_index_the_end_of_the_oldest_run_goes_first() -> None:
     assert index.leading_pages(KEYS) == {"a": 3} and index.leading_pages(other) == {"a": 1}
 
 
+def test_nodes_that_nobody_hears_of_any_more_are_forgotten_at_last() -> None:
+    index = PrefixIndex(10_000)
+    for number in range(300):
+        index.record(KEYS, f"node {number}")
+        index.record(KEYS, "a")
+    held = index.leading_pages(KEYS)
+    assert len(held) == 256 and "a" in held and "node 0" not in held
+    assert len(index) == 4 * 256
+
+
 _STEPS = st.tuples(
     st.sampled_from(["stored", "removed", "record", "forget"]),
     st.sampled_from("ab"),
