@@ -90,6 +90,14 @@ def test_pages_are_counted_by_what_is_said_of_them() -> None:
         assert f'kvloop_kv_events_total{{kind="{kind}"}} {count}.0' in text
 
 
+def test_closing_tells_what_no_turn_has_handed_on() -> None:
+    metrics = NodeMetrics()
+    with published() as node:
+        node.count_on(metrics.kv_events)
+        RadixTree(observer=node.recorder).insert(Tier.DEVICE, KEYS, [0, 1])
+    assert 'kvloop_kv_events_total{kind="stored"} 2.0' in metrics.render().decode()
+
+
 def test_dropped_pages_are_counted() -> None:
     metrics = NodeMetrics()
     with published(kv_events_config={"max_queue_size": 1}) as node:
