@@ -10,6 +10,7 @@ from kvloop.shared_cache.backend import BackendOpener, StorageBackend
 from kvloop.shared_cache.guard_shared import GuardConfig, GuardShared, GuardState
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.manifest import Manifest
+from kvloop.shared_cache.storage_errors import StorageUnavailable
 
 __all__ = ["ClearOutcome", "GuardConfig", "GuardState", "GuardedBackend"]
 
@@ -157,23 +158,23 @@ class GuardedBackend:
 
         `get` alone gives what a backend replaced meanwhile has read: the pages are good.
         """
-        return self._lasting(lambda backend: backend.exists(keys))
+        return self._lasting(lambda backend: _each(backend.exists(keys), keys))
 
     def get(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool] | None:
         """After None the slots may still be written to; free them."""
-        return self._call(lambda backend: backend.get(keys, slots), slots)
+        return self._call(lambda backend: _each(backend.get(keys, slots), keys), slots)
 
     def set(self, keys: Sequence[bytes], slots: Sequence[int]) -> list[bool] | None:
         """After None the slots may still be read; free them."""
-        return self._lasting(lambda backend: backend.set(keys, slots), slots)
+        return self._lasting(lambda backend: _each(backend.set(keys, slots), keys), slots)
 
     def delete(self, keys: Sequence[bytes]) -> list[bool] | None:
         """As the backend's."""
-        return self._call(lambda backend: backend.delete(keys))
+        return self._call(lambda backend: _each(backend.delete(keys), keys))
 
     def discard(self, keys: Sequence[bytes]) -> list[bool] | None:
         """As the backend's."""
-        return self._call(lambda backend: backend.discard(keys))
+        return self._call(lambda backend: _each(backend.discard(keys), keys))
 
     def put_small(self, name: str, value: bytes) -> bool:
         """False where it was not stored, or perhaps not."""
@@ -204,3 +205,10 @@ class GuardedBackend:
             self._shared.counts.add("refused")
             return None
         return attachment.call(work, slots)
+
+
+def _each(answers: list[bool], keys: Sequence[bytes]) -> list[bool]:
+    """A backend that was written elsewhere may err: one answer for each key, else none counts."""
+    if not isinstance(answers, list) or len(answers) != len(keys):
+        raise StorageUnavailable(f"the backend answered {answers!r:.80} for {len(keys)} keys")
+    return answers

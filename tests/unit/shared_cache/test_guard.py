@@ -335,3 +335,17 @@ def test_while_a_stalled_backend_is_probed_calls_are_still_refused(
         assert guard.exists(KEYS) is None
     assert guard.status()["stats"]["refused"] == refused + 50
     assert guard.status()["stats"]["stalls"] == 1 and valve.num_waiting - reached <= 2
+
+
+@pytest.mark.parametrize("call", ["exists", "get", "set", "delete", "discard"])
+@pytest.mark.parametrize("answers", [[], [True, True], None, (True,)])
+def test_answers_that_are_not_one_for_each_key_are_an_error_and_none(
+    valve: Valve, pool: HostPool, monkeypatch: pytest.MonkeyPatch, call: str, answers: object
+) -> None:
+    guard = guarded(valve, pool, replace(QUICK, deadline_s=20.0))
+    assert guard.wait_attached(20)
+    monkeypatch.setattr(MemoryBackend, call, lambda *_: answers)
+    slots = (take(pool, 1),) if call in ("get", "set") else ()
+    assert getattr(guard, call)(KEYS[:1], *slots) is None
+    assert guard.status()["stats"]["errors"] == 1
+    assert guard.close()
