@@ -592,8 +592,11 @@ def test_a_session_that_ends_stores_and_mends_nothing_under_selective(
 ) -> None:
     node = node_of(offload_policy="selective")
     owner = node.serve(PROMPT, 8, states="will_not", returns=False)
+    node.settle(2, pause_s=0.0)
+    assert not node.offload.holds(owner) and node.offload.backlog == 0, "nothing is waited for"
     node.settle()
     assert not store.pages and node.all_is_free()
+    assert node.holes("policy", False) + node.holes("deadline", False) == 0
     skipped = node.counted("kvloop_offload_skipped_pages_total", reason="session")
     assert skipped == len(owner.keys) - 2
     returning = node.serve([9, *PROMPT], 8, states="will_not", returns=None)
