@@ -53,6 +53,8 @@ def test_every_full_page_of_an_answer_that_sigterm_cut_short_is_stored(loop: Loo
         decode.process.send_signal(signal.SIGTERM)
         ids += tokens_of(reply, at_least=1_000_000)
     assert not l3.keys()
+    decode.process.send_signal(signal.SIGTERM)  # a second one changes nothing
+    assert decode.process.poll() is None
     hand.release()
     assert decode.process.wait(90) == -signal.SIGTERM, decode.log.read_text()
     keys = page_keys([*PROMPT, *ids[:-1]], PAGE)

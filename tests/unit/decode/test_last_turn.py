@@ -122,6 +122,13 @@ def test_nobody_waits_for_a_shared_cache_that_is_slower_than_the_wait(node: Offl
     assert is_soon(node, next_turn(quick)), "it is quick again"
 
 
+def test_holes_that_are_mended_late_do_not_make_a_shared_cache_slow(node: OffloadNode) -> None:
+    node.serve(PROMPT, 6, states="storing")
+    node.settle(pause_s=0.1)
+    assert node.holes("failed", True) == 2, "a second after the hand-off"
+    assert is_soon(node, next_turn(node.serve([9, *PROMPT], 6)))
+
+
 def test_nobody_waits_for_a_shared_cache_that_takes_no_page(
     node: OffloadNode, store: FaultyStore
 ) -> None:

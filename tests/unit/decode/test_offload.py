@@ -619,6 +619,13 @@ def test_a_drain_stores_all_full_pages_and_ignores_the_deadline_after_the_end(
     assert set(store.pages) == set(owner.keys) and node.all_is_free()
 
 
+def test_a_drain_gives_prefills_writes_no_more_time(node_of: MakeNode, store: FaultyStore) -> None:
+    node = node_of()
+    owner = node.serve(PROMPT, 6, states="storing")
+    node.drain(0.5)
+    assert set(store.pages) == set(owner.keys) and node.all_is_free()
+
+
 def test_a_drain_ends_at_its_deadline(node_of: MakeNode, store: FaultyStore) -> None:
     node = node_of(offload_retries=10_000)
     store.has_room = False
