@@ -56,7 +56,8 @@ def test_without_history_ids_drift_costs_pages_and_the_account_shows_it(loop: Ma
     assert not account.failures
     assert account.total.drifted == 4, "random answers never tokenize back to what was generated"
     assert not account.is_whole
-    assert account.total.found < account.total.expected / 2
+    for count in account.counts:
+        assert count.found == count.repeated_tokens // SHAPE.page_size < count.expected
 
 
 @pytest.mark.slow
