@@ -254,6 +254,23 @@ def test_a_replay_goes_back_no_further_than_its_memory(
         assert [number(frames) for frames in peer.replayed(0)] == [last, -1]
 
 
+def test_messages_that_a_replay_no_longer_has_take_none_of_its_memory(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_publisher, "_BUFFER_BYTES", 1000)
+    monkeypatch.setattr(event_publisher, "_GATHER_S", 0.001)
+    publisher = opened(buffer_steps=2)
+    with Peer(publisher.endpoint, publisher.replay_endpoint) as peer:
+        for count in range(1, 20):  # of about 150 bytes each
+
+            def is_sent(last: int = count) -> bool:
+                return number(list(peer.replayed(0))[-2]) >= last
+
+            publisher.publish([stored(count)])
+            wait_for(f"message {count}", is_sent)
+        assert len(list(peer.replayed(0))) == 3
+
+
 def test_a_slow_subscriber_has_so_many_messages_waiting_and_no_more(opened: Open) -> None:
     assert opened(hwm=7)._pub.sndhwm == 7
 
