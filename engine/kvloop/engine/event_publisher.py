@@ -102,7 +102,9 @@ class EventPublisher:
             self._replay: zmq.Socket[bytes] | None = None
             self.replay_endpoint: str | None = None
             if config.replay_endpoint is not None:
-                self._replay = self._socket(zmq.ROUTER, config.buffer_steps + 1, secret)
+                # A ROUTER drops what is over its mark; half of that may be read and not yet
+                # acknowledged from the replay before.
+                self._replay = self._socket(zmq.ROUTER, 2 * (config.buffer_steps + 1), secret)
                 self.replay_endpoint = _attached(
                     self._replay, config.replay_endpoint, is_bound=True
                 )

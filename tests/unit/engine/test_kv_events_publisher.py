@@ -127,6 +127,18 @@ def test_a_replay_begins_where_it_is_asked_to_and_ends_with_the_end(opened: Open
         assert [number(frames) for frames in peer.replayed(0)] == [*range(last + 1), -1]
 
 
+def test_a_peer_may_ask_for_the_whole_buffer_again_and_again(opened: Open) -> None:
+    publisher = opened(buffer_steps=4)
+    with Peer(publisher.endpoint, publisher.replay_endpoint) as peer:
+        for count in range(1, 5):
+            publisher.publish([stored(count)])
+            replayed(peer, min(count + 1, 4))
+        whole = list(peer.replayed(0))
+        assert len(whole) == 5
+        for _ in range(50):
+            assert list(peer.replayed(0)) == whole
+
+
 def test_a_replay_goes_back_no_further_than_its_buffer(opened: Open) -> None:
     publisher = opened(buffer_steps=2)
     with Peer(publisher.endpoint, publisher.replay_endpoint) as peer:
