@@ -222,6 +222,23 @@ def test_another_store_is_given_all_that_a_running_request_holds(
     assert set(other.pages) == set(owner.keys) and all(is_right(other, k) for k in owner.keys)
 
 
+def test_another_store_is_given_what_was_on_its_way_once(
+    node_of: MakeNode, store: FaultyStore
+) -> None:
+    node = node_of()
+    owner = node.begin(PROMPT, states="will_not")
+    assert owner is not None
+    node.generate(owner, [8])
+    step(node)
+    step(node)
+    assert node.offload.backlog == 3 and len(store.pages) < 3
+    before = node.counted("kvloop_offload_seconds_count")
+    node.attach(FaultyStore())
+    node.end(owner)
+    node.settle()
+    assert node.counted("kvloop_offload_seconds_count") - before == 3
+
+
 # --- bounds ---------------------------------------------------------------------------------------
 
 
@@ -432,7 +449,20 @@ def test_at_the_deadline_after_the_requests_end_all_is_given_up(
     assert node.offload.backlog == len(owner.keys) == 5
     node.settle(8, pause_s=0.5)
     assert node.offload.backlog == 0 and node.holes("deadline", False) == 5
+    assert not node.counted("kvloop_offload_skipped_pages_total", reason="behind_hole")
     assert node.all_is_free()
+
+
+def test_the_deadline_holds_for_prompts_in_doubt_whose_answers_filled_no_page(
+    node_of: MakeNode,
+) -> None:
+    node = node_of(offload_deadline_s=3.0)
+    node.guard.detach(0)
+    owner = node.serve(PROMPT, 1, states="storing")
+    node.settle(4, pause_s=0.5)
+    assert node.offload.holds(owner) and node.offload.backlog == 2
+    node.settle(4, pause_s=0.5)
+    assert not node.offload.holds(owner) and node.holes("detached", False) == 2
 
 
 def test_a_store_that_is_back_in_time_gets_what_waited_and_one_that_is_not_leaves_holes(
