@@ -250,7 +250,8 @@ class TiersMachine(RuleBasedStateMachine):
     def crash(self) -> None:
         """Nothing is left but what lies in L3."""
         self.node.close()
-        self.store.heal()
+        for store in self.stores:  # the calls of the dead end, in those that L3 was before, too
+            store.heal()
         self.jobs, self.computed = [], []
         self.node = HiCacheNode(self.store, **self.sizes, flags=self.flags)
 
