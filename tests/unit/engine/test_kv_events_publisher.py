@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -317,6 +318,12 @@ def test_an_endpoint_that_cannot_be_bound_is_named(opened: Open) -> None:
     for fields in ({"endpoint": taken.replace("127.0.0.1", "*")}, {"replay_endpoint": taken}):
         with pytest.raises(ConfigError, match=r"--kv-events-config: cannot listen at .*in use"):
             opened(**fields)
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="needs IPv6")
+def test_an_address_of_version_six_can_be_bound(opened: Open) -> None:
+    publisher = opened(endpoint="tcp://[::1]:*", replay_endpoint="tcp://[::1]:*")
+    assert publisher.endpoint.startswith("tcp://[::1]:")
 
 
 def test_closing_sends_what_is_queued(opened: Open) -> None:
