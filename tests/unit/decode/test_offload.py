@@ -465,6 +465,15 @@ def test_the_deadline_holds_for_prompts_in_doubt_whose_answers_filled_no_page(
     assert not node.offload.holds(owner) and node.holes("detached", False) == 2
 
 
+def test_what_prefill_has_stored_is_no_hole_when_nobody_can_be_asked(node_of: MakeNode) -> None:
+    node = node_of(offload_deadline_s=3.0)
+    node.guard.detach(0)
+    owner = node.serve(PROMPT, 6, states=["stored", "will_not"])
+    node.settle(8, pause_s=0.5)
+    assert not node.offload.holds(owner) and len(owner.keys) == 5
+    assert node.holes("detached", False) == 4, "the answer's three, and the one that it left out"
+
+
 def test_a_store_that_is_back_in_time_gets_what_waited_and_one_that_is_not_leaves_holes(
     node_of: MakeNode, store: FaultyStore
 ) -> None:
