@@ -86,6 +86,18 @@ def replayed(peer: Peer, num: int) -> list[list[bytes]]:
     return found
 
 
+def send_messages(peer: Peer, publisher: EventPublisher, num: int) -> None:
+    """Have the stream send so many in all, one after the other."""
+    replayed(peer, 1)
+    for count in range(1, num):
+
+        def is_sent(last: int = count) -> bool:
+            return number(list(peer.replayed(0))[-2]) == last
+
+        publisher.publish([stored(count)])
+        wait_for(f"message {count}", is_sent)
+
+
 def connected(peer: Peer, publisher: EventPublisher) -> int:
     """Publish until the peer hears it (a subscription takes its time); the number heard last."""
     for attempt in range(100):
@@ -131,9 +143,7 @@ def test_a_replay_begins_where_it_is_asked_to_and_ends_with_the_end(opened: Open
 def test_a_peer_may_ask_for_the_whole_buffer_again_and_again(opened: Open) -> None:
     publisher = opened(buffer_steps=4)
     with Peer(publisher.endpoint, publisher.replay_endpoint) as peer:
-        for count in range(1, 5):
-            publisher.publish([stored(count)])
-            replayed(peer, min(count + 1, 4))
+        send_messages(peer, publisher, 5)
         whole = list(peer.replayed(0))
         assert len(whole) == 5
         for _ in range(50):
@@ -274,13 +284,7 @@ def test_messages_that_a_replay_no_longer_has_take_none_of_its_memory(
     monkeypatch.setattr(event_publisher, "_GATHER_S", 0.001)
     publisher = opened(buffer_steps=2)
     with Peer(publisher.endpoint, publisher.replay_endpoint) as peer:
-        for count in range(1, 20):  # of about 150 bytes each
-
-            def is_sent(last: int = count) -> bool:
-                return number(list(peer.replayed(0))[-2]) >= last
-
-            publisher.publish([stored(count)])
-            wait_for(f"message {count}", is_sent)
+        send_messages(peer, publisher, 20)  # of about 150 bytes each
         assert len(list(peer.replayed(0))) == 3
 
 
