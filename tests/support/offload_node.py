@@ -199,7 +199,7 @@ class OffloadNode:
         return self.pool.num_free == self.pool.num_slots and cache.num_available == cache.num_pages
 
     def close(self) -> None:
-        self.guard.close(0.0)
+        self.store.close(0.0)
 
     def _watch_writer(self) -> None:
         """Nothing is written behind a page that has been given up, and nothing of a wrong slot."""
