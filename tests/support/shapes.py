@@ -10,6 +10,13 @@ from served_models import letters
 
 VOCAB = 32_000
 SHAPES: dict[str, dict[str, Any]] = {
+    "135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
     "1b": {
         "hidden_size": 2048,
         "intermediate_size": 8192,
