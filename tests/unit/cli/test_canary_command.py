@@ -103,6 +103,7 @@ def router() -> Iterator[Router]:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv(ADMIN_KEY_VARIABLE, raising=False)
+    monkeypatch.setenv("COLUMNS", "160")  # names of pairs on one line
 
     def canary(*argv: str) -> tuple[int, str, str]:
         status = main(["canary", *argv])
