@@ -144,7 +144,7 @@ class Returns:
 
     def _came_back(self, kind: Kind, key: bytes) -> None:
         known = self._open.pop(key, None)
-        tally = self._tally(kind if known is None else known.kind)
+        tally = self._tally(kind)
         if known is not None:
             tally.end()
             self._seen(known.expected, True)

@@ -111,12 +111,11 @@ def test_a_prompt_that_leaves_the_last_answer_behind_finds_its_full_pages_only(
     assert wrong_tokens(reference, [answer]) == []
 
 
+@pytest.mark.parametrize("loop", ["file"], indirect=True)
 def test_a_damaged_tail_is_a_counted_miss_and_the_answer_is_right(
     loop: Loop, reference: Any
 ) -> None:
     root = loop.cluster.directory / "l3"
-    if not root.exists():
-        pytest.skip("the damage is done to a file")
     prefill = loop.prefills[0]
     one = complete(loop.url, ids_of(40, "damage"), 6, cache_salt="damage")
     drain(loop)

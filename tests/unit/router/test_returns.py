@@ -119,6 +119,14 @@ def test_a_return_after_the_horizon_comes_too_late() -> None:
     assert sessions.seen == [(None, False)]
 
 
+def test_a_return_within_the_horizon_counts() -> None:
+    sessions = Sessions()
+    sessions.ask(chat("a"))
+    sessions.now += HORIZON_S - 0.1
+    sessions.ask(chat("a", "b"))
+    assert sessions.seen == [(None, True)]
+
+
 def test_a_session_is_known_by_its_questions_whatever_became_of_the_answers() -> None:
     sessions = Sessions()
     sessions.ask(chat("a", answer="<think>Hm</think>Well"))
@@ -132,6 +140,7 @@ def test_other_questions_depths_and_seeds_are_other_sessions() -> None:
     sessions.ask(chat("a", "c", "d"))
     sessions.ask(chat("a", "b", "b"), seed=b"salt")
     sessions.ask([*chat("a"), *chat("b")])
+    sessions.ask([message | {"name": "Ann"} for message in chat("a", "b", "c")])
     assert sessions.seen == []
     sessions.ask(chat("a", "b", "c"))
     assert sessions.seen == [(None, True)]

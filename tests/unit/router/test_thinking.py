@@ -147,6 +147,13 @@ def test_a_template_that_keeps_all_or_rewrites_the_question_gives_no_rule(templa
     assert rule(served(template)) is None
 
 
+def test_a_template_that_strips_only_one_way_of_writing_it_gives_no_rule() -> None:
+    tokenizer = served(STRIPS.replace("'</think>'", "'\n</think>\n\n'"))
+    written = "<think>\nHm\n</think>\n\nHello"
+    assert "Hm" not in tokenizer.decode(next_prompt(tokenizer, written), skip_special_tokens=False)
+    assert rule(tokenizer) is None
+
+
 def test_a_template_that_refuses_to_be_asked_gives_no_rule() -> None:
     assert template_rule(served(REFUSES), {}, True) == TemplateRule()
     assert template_rule(served(REFUSES_THINKING), {}, True) == TemplateRule()
