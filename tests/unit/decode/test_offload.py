@@ -720,11 +720,13 @@ def test_an_extra_page_behind_a_hole_is_told_so_once(
     node.generate(owner, [8] * 2)
     if when == "broken":
         node.settle()
+        store.has_room = True
     node.generate(owner, [8] * 2)
     tail = Tail(owner)
     node.end(owner, tail.extra)
     node.settle()
     assert tail.outcomes == [False] and node.all_is_free()
+    assert not store.pages
 
 
 def test_an_extra_page_that_fails_is_offered_again(node_of: MakeNode, store: FaultyStore) -> None:
