@@ -43,6 +43,9 @@ class JobTails:
         if job.fetched_tail is not None:
             self._count("unused", job.fetched_tail.num_tokens)
             self._cache.host.slots.free([job.fetched_tail.slot])
+        lease = job.lease
+        if lease is not None and lease.tail is not None and lease.tail_load is not None:
+            self._count("unused", lease.tail.num_tokens)  # still on its way to the device
         job.tail = job.fetched_tail = None
 
     def has_settled(self, job: Job) -> bool:

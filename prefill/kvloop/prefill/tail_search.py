@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from kvloop.shared_cache.tail import Tail, decode_record, longest_match, record_
 from kvloop.shared_cache.wire import Role
 from kvloop.shared_cache.workers import Workers
 
+log = logging.getLogger("kvloop.prefill")
 _THREADS = 2
 
 
@@ -34,11 +36,11 @@ class TailSearch:
     """Where it is read to; this search's own until it is taken."""
     writer: Role | None = None
     """Set once the tail is in its slot."""
-    is_unreadable: bool = False
-    """There is a record, of no format known here."""
+    has_failed: bool = False
+    """There is a record of no format known here, or looking ended in an error."""
     is_done: bool = False
     is_stopped: bool = False
-    """The prompt has gone on without."""
+    """The prompt goes on without."""
 
     @property
     def num_usable(self) -> int:
@@ -66,9 +68,9 @@ class Tails:
     def turn(self) -> None:
         """Give slots to tails that were found; end those that have been read."""
         for future in [f for f in self._asking if f.done()]:
-            self._begin(self._asking.pop(future))
+            self._begin(_noted(self._asking.pop(future), future))
         for future in [f for f in self._reading if f.done()]:
-            self._end(self._reading.pop(future))
+            self._end(_noted(self._reading.pop(future), future))
 
     def take(self, search: TailSearch) -> FetchedTail | None:
         """What was found, its slot the caller's; one that is still looked for is given up."""
@@ -96,11 +98,12 @@ class Tails:
 
     def _begin(self, search: TailSearch) -> None:
         if search.is_stopped or search.tail is None:
-            self._give_up(search, "fault" if search.is_unreadable else "miss")
+            self._give_up(search)
             return
         slots = self._host.take_for_fetch(1, search.owner, spare=search.keys)
         if not slots:
-            self._give_up(search, "unused")
+            search.is_stopped = True
+            self._give_up(search)
             return
         (search.slot,) = slots
         self._reading[self._threads.submit(self._read, search)] = search
@@ -114,11 +117,12 @@ class Tails:
         self._host.handed_over(1)
         self._host.slots.free([search.slot])
         search.slot = None
-        self._give_up(search, "miss")
+        self._give_up(search)
 
-    def _give_up(self, search: TailSearch, result: str) -> None:
+    def _give_up(self, search: TailSearch) -> None:
         search.is_done = True
-        self._count("unused" if search.is_stopped else result, search.num_usable)
+        result = "fault" if search.has_failed else "unused" if search.is_stopped else "miss"
+        self._count(result, search.num_usable)
 
     # --- the threads' side ----------------------------------------------------------------------
 
@@ -126,10 +130,19 @@ class Tails:
         record = None if search.is_stopped else self._store.get_small(record_name(search.parent))
         if record is not None:
             tails = decode_record(record)
-            search.is_unreadable = tails is None
+            search.has_failed = tails is None
             search.tail = longest_match(tails or [], search.parent, search.tokens)
 
     def _read(self, search: TailSearch) -> None:
         assert search.tail is not None and search.slot is not None
         if not search.is_stopped:
             (search.writer,) = self._store.load([search.tail.key], [search.slot])
+
+
+def _noted(search: TailSearch, future: Future[None]) -> TailSearch:
+    """The search, which knows whether its thread ended in an error."""
+    error = future.exception()
+    if error is not None:
+        log.error("looking for a tail failed: %r", error)
+        search.has_failed = True
+    return search

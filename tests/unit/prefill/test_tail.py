@@ -212,6 +212,19 @@ def test_a_record_that_cannot_be_read_is_a_fault(node: HiCacheNode, store: Fault
     end(node, job)
 
 
+@pytest.mark.parametrize("call", ["get_small", "load"])
+def test_looking_that_ends_in_an_error_is_a_fault_and_leaves_nothing_behind(
+    node: HiCacheNode, store: FaultyStore, call: str
+) -> None:
+    node.serve(PROMPT)
+    store_tail(store, keys_of(PROMPT)[-1])
+    with patch.object(node.store, call, side_effect=RuntimeError("a bug")):
+        job = settled(node)
+    assert job.num_done == 4 * PAGE and node.metrics.tails == {"fault": 1}
+    assert node.cache.host.num_held == 0
+    end(node, job)
+
+
 def test_a_tail_whose_load_fails_is_computed(node: HiCacheNode, store: FaultyStore) -> None:
     store_tail(store, keys_of(PROMPT)[-1])
     job = placed(node)
@@ -231,6 +244,7 @@ def test_pages_of_a_job_that_ends_early_stay_taken_while_its_tail_is_loaded(
     rest.finish()
     free = node.cache.num_available
     node.controller.forget(job)
+    assert node.metrics.tails == {"unused": 1}
     node.controller.turn()
     assert node.cache.num_available == free
     tail.finish()
