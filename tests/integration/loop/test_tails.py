@@ -60,8 +60,15 @@ def tail_tokens(loop: Loop, result: str) -> float:
     return sum(node.metric("kvloop_tail_tokens_total", result=result) for node in loop.nodes)
 
 
-@pytest.mark.parametrize("cache", ["on", "l3_only"])
-@pytest.mark.parametrize("first", [5, 70])
+@pytest.mark.parametrize(
+    ("cache", "first"),
+    [
+        ("on", 5),
+        ("l3_only", 70),
+        pytest.param("on", 70, marks=pytest.mark.slow),
+        pytest.param("l3_only", 5, marks=pytest.mark.slow),
+    ],
+)
 def test_every_token_that_has_kv_is_a_hit_in_the_next_turn_and_answers_are_the_references(
     loop: Loop, reference: Any, cache: str, first: int
 ) -> None:
