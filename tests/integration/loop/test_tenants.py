@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -78,7 +79,10 @@ def full_pages(num_tokens: int) -> int:
 
 
 def work(loop: Loop) -> Counter[str]:
-    """All that the nodes have counted but times: tokens, pages and bytes by path, steps."""
+    """All that the nodes have counted but times: tokens, pages and bytes by path, steps.
+
+    Not KV events, which are sent later and tell of evictions: whose turn made the pool full.
+    """
     counted: Counter[str] = Counter()
     for node in loop.nodes:
         role = node.info()["node"]["role"]
@@ -87,7 +91,7 @@ def work(loop: Loop) -> Counter[str]:
                 continue
             series, _, value = line.rpartition(" ")
             name = series.partition("{")[0]
-            is_count = name.endswith("_total") and "seconds" not in name
+            is_count = name.endswith("_total") and not re.search("seconds|kv_events", name)
             if is_count or name == "kvloop_step_seconds_count":
                 counted[f"{role} {series}"] += int(float(value))
     return counted
