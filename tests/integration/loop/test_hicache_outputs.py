@@ -149,7 +149,8 @@ def check(case: Case, model: str, reference: Any, directory: Path) -> None:
             chats = check_round(loop, policies, reference)
             answers += [answer for turns in chats for answer in turns]
         assert loop.prefills[0].metric("kvloop_faults_total") == 0
-    shares = {source: total(answers, source) for source in SOURCES}
+    # What so small an L1 still has at a next turn, decode has too: that counts as transfer_skipped.
+    shares = {source: total(answers, source) for source in SOURCES if source != "device"}
     assert min(shares.values()) > 0, shares
     assert sum(answer.by_prefill for answer in answers) > 0
     assert sum(answer.by_decode for answer in answers) > 0
