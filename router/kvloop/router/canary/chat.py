@@ -193,11 +193,15 @@ class PairCanary:
     async def _clean_up(self, tokens: Sequence[int]) -> None:
         """L3 is not to fill with canaries; a node that is detached leaves it to the other."""
         deadline = self._now() + _CLEAN_UP_S
-        num_pages = len(tokens) // self._pair.decode.page_size
+        page_size = self._pair.decode.page_size
+        num_pages, last = len(tokens) // page_size, (len(tokens) - 1) // page_size - 1
+        removed: set[int] = set()
 
         def is_enough(reply: PageReply) -> bool:
-            tail = reply.stored[num_pages:]  # stored a moment after its turn's end
-            return reply.state != "attached" or all(page.result == "removed" for page in tail)
+            """The last page and the tail are stored a moment after their turn's end."""
+            gone = [page.result == "removed" for page in reply.stored]
+            removed.update(index for index, is_gone in enumerate(gone) if is_gone)
+            return reply.state != "attached" or (last in removed and all(gone[num_pages:]))
 
         seen = await self._ask_until("remove", tokens, deadline, is_enough)
         if not isinstance(seen, PageReply) or seen.state != "attached":
