@@ -118,7 +118,8 @@ class FakeNodes:
         if at.role == "prefill":
             there = min(there, self.reader_sees)
         there = there if self._state(at) == "attached" else 0
-        good = self.page if question.look == "read" else StoredPage(result="there")
+        found: PageResult = "removed" if question.look == "remove" else "there"
+        good = self.page if question.look == "read" else StoredPage(result=found)
         pages = tuple(
             (
                 StoredPage(result="good", writer="prefill")

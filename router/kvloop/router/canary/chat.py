@@ -201,7 +201,8 @@ class PairCanary:
             """The last page and the tail are stored a moment after their turn's end."""
             gone = [page.result == "removed" for page in reply.stored]
             removed.update(index for index, is_gone in enumerate(gone) if is_gone)
-            return reply.state != "attached" or (last in removed and all(gone[num_pages:]))
+            is_last_gone = last in removed or not removed  # nothing there: nothing will come
+            return reply.state != "attached" or (is_last_gone and all(gone[num_pages:]))
 
         seen = await self._ask_until("remove", tokens, deadline, is_enough)
         if not isinstance(seen, PageReply) or seen.state != "attached":
