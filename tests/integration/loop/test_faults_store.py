@@ -110,10 +110,11 @@ def test_requests_go_on_without_the_master_and_reuse_begins_again_with_the_next(
         assert body["last_error"]
 
     restart_store(loop)
+    wait_for("the drain", lambda: drained(*loop.nodes))  # a page under way outlives a flush
     flush(loop.decodes[0])
     again = complete(loop.url, prompt, ANSWER)
     assert again.ids == alone.ids
-    assert again.sources["device"] > 0, "the test wants pages that prefill remembers"
+    assert again.sources["device"] > 0, f"the test wants pages that prefill remembers: {again}"
     check_reuse(loop, again, is_restored=True)
     check_reuse(loop, complete(loop.url, prompt_of(130), ANSWER))
     loop.wait_idle()
@@ -129,6 +130,7 @@ def test_a_store_that_restarts_between_two_requests_leaves_no_hole_in_the_next_t
     epochs = [epoch(node) for node in loop.nodes]
     restart_store(loop)
     wait_for("the loss", lambda: not set(epochs) & {epoch(node) for node in loop.nodes})
+    wait_for("the drain", lambda: drained(*loop.nodes))
     flush(loop.decodes[0])
     check_reuse(loop, complete(loop.url, prompt, ANSWER), is_restored=True)
 

@@ -71,7 +71,7 @@ def test_no_index_is_made_where_machines_share_the_files(open_: Open, root: Path
     backend = open_(32)
     put(backend, 1)
     wait_until(lambda: backend.stats()["walks"] > 0)
-    assert [path.name for path in (root / "kvl1").glob("*.*")] == ["walk.json"]
+    wait_until(lambda: [path.name for path in (root / "kvl1").glob("*.*")] == ["walk.json"])
 
 
 def test_a_process_does_not_write_beyond_the_bound_and_room_is_made_soon(
