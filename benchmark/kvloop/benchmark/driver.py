@@ -87,7 +87,7 @@ class Driver:
             self.on_outcome(sample)
 
     def _fail(self, client: int, turn: int, error: BadAnswer) -> None:
-        failure = Failure(client=client, turn=turn, kind=error.kind, message=str(error))
+        failure = Failure(conversation=client, turn=turn, kind=error.kind, message=str(error))
         self.failures.append(failure)
         self.on_outcome(failure)
 
@@ -98,7 +98,7 @@ def _sample(
     usage, answer = exchange.usage, exchange.answer
     kvloop: Mapping[str, Any] = usage.get("kvloop") or {}
     return Sample(
-        client=client,
+        conversation=client,
         turn=turn,
         sent_at=exchange.sent_at,
         ended_at=exchange.ended_at,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kvloop.benchmark.arms import Arm
+
 SOURCES = ("computed", "device", "host", "storage", "transfer_skipped")
 
 
@@ -24,11 +26,11 @@ class Sources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One answered request. Times are seconds on this machine's monotonic clock."""
+    """One answered request. Times are seconds from the run's start, of one monotonic clock."""
 
-    client: int
+    conversation: int
     turn: int
-    """From 1."""
+    """From 1; a branch counts on from its parent's."""
     sent_at: float
     ended_at: float
     queued_s: float
@@ -44,17 +46,43 @@ class Sample:
     """None: the server does not report it."""
     sources: Sources | None
     fallback: str | None
+    arm: Arm = "on"
+    step: int = 0
+    round: int = 0
+    late_s: float = 0.0
+    """How much later than due it was sent; the driver's or the conversation's delay."""
+    is_short: bool = False
+    """Fewer tokens than were asked for."""
+    answer_digest: str | None = None
+    """Of the answer's ids or text: equal answers of two arms have equal digests."""
+
+    @property
+    def e2e_s(self) -> float:
+        """From sending it to its end."""
+        return self.ended_at - self.sent_at
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time of each token after the first; None of a single token."""
+        if self.completion_tokens < 2:
+            return None
+        return (self.e2e_s - self.ttft_s) / (self.completion_tokens - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """One request that got no whole answer."""
 
-    client: int
+    conversation: int
     turn: int
     kind: str
     """Short and countable, such as `http_429`, `connect`, `truncated`."""
     message: str
+    arm: Arm = "on"
+    step: int = 0
+    round: int = 0
+    at_s: float = 0.0
+    """Seconds from the run's start."""
 
 
 def parse_sources(usage: Mapping[str, Any]) -> Sources | None:

@@ -100,7 +100,7 @@ def _warnings(report: Report) -> Iterator[str]:
     for kind, num in report.errors.items():
         example = next(f for f in report.failures if f.kind == kind)
         yield (
-            f"{num} failed: {kind}; the first: client {example.client}, turn {example.turn}: "
+            f"{num} failed: {kind}; the first: client {example.conversation}, turn {example.turn}: "
             f"{example.message}"
         )
     if report.num_not_sent:

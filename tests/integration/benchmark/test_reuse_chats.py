@@ -113,5 +113,5 @@ async def test_a_failed_turn_is_noted_and_ends_its_chat_alone(pace: Any) -> None
         chats.on_outcome = seen.append
         await chats.hold()
     (failure,) = chats.failures
-    assert (failure.client, failure.turn, failure.kind) == (2, 2, "http_500")
+    assert (failure.conversation, failure.turn, failure.kind) == (2, 2, "http_500")
     assert len(chats.turns) == 7 and len(seen) == 8

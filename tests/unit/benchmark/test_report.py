@@ -13,7 +13,7 @@ from kvloop.benchmark.workload import Workload
 
 def answered(client: int, turn: int, cached: int = 0) -> Sample:
     return Sample(
-        client=client,
+        conversation=client,
         turn=turn,
         sent_at=0.0,
         ended_at=2.0,
@@ -36,7 +36,7 @@ REPORT = Report(
     started_at="2026-01-01T00:00:00+00:00",
     duration_s=4.0,
     samples=(answered(0, 1), answered(0, 2, 96), answered(0, 3, 192), answered(1, 1)),
-    failures=(Failure(client=1, turn=2, kind="http_503", message="no decode node is ready"),),
+    failures=(Failure(conversation=1, turn=2, kind="http_503", message="no decode node is ready"),),
 )
 
 

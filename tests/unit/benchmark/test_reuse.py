@@ -169,7 +169,7 @@ def test_an_account_with_a_missed_page_is_not_whole_and_says_where() -> None:
 
 
 def test_an_account_that_lacks_a_turn_is_not_whole() -> None:
-    failure = Failure(client=1, turn=2, kind="http_500", message="broken")
+    failure = Failure(conversation=1, turn=2, kind="http_500", message="broken")
     broken = account(FIRST, failures=(failure,))
     assert not broken.is_whole
     assert "chat 1, turn 2: http_500: broken" in shown(broken)

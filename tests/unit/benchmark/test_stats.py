@@ -12,7 +12,7 @@ from kvloop.benchmark.stats import percentile, spread_ms, summarize
 
 def sample(**changes: object) -> Sample:
     fields: dict[str, object] = {
-        "client": 0,
+        "conversation": 0,
         "turn": 1,
         "sent_at": 0.0,
         "ended_at": 1.0,

@@ -78,7 +78,7 @@ class Chats:
             exchange = await ask(self.http, target, history)
             turn = parse_turn(chat, number, exchange)
         except BadAnswer as error:
-            failure = Failure(client=chat, turn=number, kind=error.kind, message=str(error))
+            failure = Failure(conversation=chat, turn=number, kind=error.kind, message=str(error))
             self.failures.append(failure)
             self.on_outcome(failure)
             return

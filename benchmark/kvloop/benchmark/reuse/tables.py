@@ -78,7 +78,7 @@ def _notes(account: Account) -> Sequence[str]:
     if len(misses) > _MAX_MISSES:
         lines.append(f"... and {len(misses) - _MAX_MISSES} more turns with missing pages")
     lines += [
-        f"failed: chat {f.client}, turn {f.turn}: {f.kind}: {f.message}"
+        f"failed: chat {f.conversation}, turn {f.turn}: {f.kind}: {f.message}"
         for f in account.failures[:_MAX_MISSES]
     ]
     if account.num_short:

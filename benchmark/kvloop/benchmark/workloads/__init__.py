@@ -1,0 +1,1 @@
+"""Loads: conversations of several kinds, all of them a `Workload`."""
