@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from decode_engine import Decode, save_config
 from faulty_store import FaultyStore
 from offload_node import OffloadNode
+from offload_steps import PROMPT, MakeNode
 from tiny_models import random_prompt
 
 from kvloop.decode import scheduler
@@ -16,20 +16,10 @@ from kvloop.decode.request import OwnedRequest
 from kvloop.engine.messages import AskPrefill, Submit
 from kvloop.shared_cache.wire import GenerateRequest, PrefillCandidate, Sampling
 
-PROMPT = [1, 2, 3, 4, 5]
-
 
 @pytest.fixture
-def store() -> FaultyStore:
-    return FaultyStore()
-
-
-@pytest.fixture
-def node(store: FaultyStore) -> Iterator[OffloadNode]:
-    node = OffloadNode(store)
-    yield node
-    store.heal()
-    node.close()
+def node(node_of: MakeNode) -> OffloadNode:
+    return node_of()
 
 
 def ended(node: OffloadNode) -> OwnedRequest:

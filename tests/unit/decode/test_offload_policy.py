@@ -1,4 +1,4 @@
-"""Which tokens deserve storing."""
+"""Which tokens deserve storing, and that no others are stored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
+from faulty_store import FaultyStore
 from hypothesis import given
+from offload_steps import PROMPT, MakeNode, keep
 
 from kvloop.decode.offload.policy import Storable, storable_tokens
 from kvloop.shared_cache.wire import GenerateRequest, Sampling, StripRule
@@ -98,3 +100,75 @@ def test_told_bit_by_bit_it_finds_the_same_as_at_once(
     assert storable.limit(output, is_over=True) == storable_tokens(
         10, output, rule, policy, returns
     )
+
+
+# --- step by step ---------------------------------------------------------------------------------
+
+
+def test_what_the_template_strips_is_not_stored(node_of: MakeNode, store: FaultyStore) -> None:
+    node = node_of()
+    rule = StripRule(opens=(50,), closes=(51,))
+    owner = node.begin(PROMPT, strip=rule)
+    assert owner is not None
+    keep(store, node, owner.keys[:2])
+    node.generate(owner, [8, 50, 8, 8, 8, 8, 51, 9])
+    node.settle()
+    node.end(owner)
+    node.settle()
+    assert set(store.pages) == set(owner.keys[:3]), "up to the block's beginning"
+    assert node.counted("kvloop_offload_skipped_pages_total", reason="stripped") == 3
+    bytes_skipped = node.counted("kvloop_offload_skipped_bytes_total", reason="stripped")
+    assert bytes_skipped == 3 * node.pool.shape.slot_bytes
+    assert sum(node.holes(r, False) for r in ("failed", "deadline", "detached")) == 0
+
+
+def test_an_answer_that_was_cut_off_inside_its_block_is_stored_at_its_end(
+    node_of: MakeNode, store: FaultyStore
+) -> None:
+    node = node_of()
+    owner = node.begin(PROMPT, strip=StripRule(opens=(50,), closes=(51,)))
+    assert owner is not None
+    node.generate(owner, [8, 50, 8, 8, 8, 8, 8])
+    node.settle()
+    assert len(store.pages) == 3
+    node.end(owner)
+    node.settle()
+    assert set(store.pages) == set(owner.keys) and len(owner.keys) == 6
+
+
+def test_of_an_ended_request_another_store_is_asked_only_for_what_the_next_turn_repeats(
+    node_of: MakeNode,
+) -> None:
+    node = node_of()
+    rule = StripRule(kept_prompt=4)
+    owner = node.serve([1, 2, 3, 4, 5, 6, 7, 8, 9], 4, states="will_not", strip=rule)
+    node.turn()
+    other = FaultyStore()
+    node.attach(other)
+    node.settle(4, pause_s=0.1)
+    assert set(other.pages) == set(owner.keys[:2])
+    assert node.offload.backlog == 0 and not node.offload.holds(owner), "nothing is left to do"
+
+
+def test_policy_all_stores_what_is_stripped(node_of: MakeNode, store: FaultyStore) -> None:
+    node = node_of(offload_policy="all")
+    owner = node.serve(PROMPT, 8, strip=StripRule(kept_prompt=2), returns=False)
+    node.settle()
+    assert set(store.pages) == set(owner.keys)
+
+
+def test_a_session_that_ends_stores_and_mends_nothing_under_selective(
+    node_of: MakeNode, store: FaultyStore
+) -> None:
+    node = node_of(offload_policy="selective")
+    owner = node.serve(PROMPT, 8, states="will_not", returns=False)
+    node.settle(2, pause_s=0.0)
+    assert not node.offload.holds(owner) and node.offload.backlog == 0, "nothing is waited for"
+    node.settle()
+    assert not store.pages and node.all_is_free()
+    assert node.holes("policy", False) + node.holes("deadline", False) == 0
+    skipped = node.counted("kvloop_offload_skipped_pages_total", reason="session")
+    assert skipped == len(owner.keys) - 2
+    returning = node.serve([9, *PROMPT], 8, states="will_not", returns=None)
+    node.settle()
+    assert set(store.pages) == set(returning.keys)
