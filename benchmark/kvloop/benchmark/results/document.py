@@ -141,9 +141,9 @@ class Claim:
     control: Arm
     value: float
     """arm / control; for times below 1 is better."""
-    low: float
-    high: float
-    """The ends of the bootstrap's 95 % interval over conversations."""
+    low: float | None
+    high: float | None
+    """The ends of the bootstrap's 95 % interval over conversations; None with fewer than 5."""
     num_conversations: int
     words: str
     """One sentence that a person understands."""
@@ -156,8 +156,9 @@ class Savings:
     arm: Arm
     control: Arm
     gpu_s: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    """The ends of its 95 % interval; None where there is too little to tell."""
     per_1000_requests_s: float
     price_per_gpu_hour: float | None
     price_per_1000_requests: float | None
