@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -106,6 +107,11 @@ class ChatDecode(Decode):
     def num_held(self, request_id: str) -> int:
         """Prompt pages that were matched here."""
         return self.started(request_id).sources.transfer_skipped // PAGE
+
+
+def ids(length: int, seed: object = 0) -> list[int]:
+    """Tokens of a prompt: the same for the same seed and length."""
+    return Random(f"{length} {seed}").choices(range(4, 160), k=length)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from decode_chats import ChatDecode, file_cache, one_thread
-from decode_engine import PAGE, save_config
+from decode_chats import ChatDecode, file_cache, ids
+from decode_engine import PAGE
 from page_files import published
 
 from kvloop.engine.messages import Abort, AttemptQuiet, GiveUp, HandOffBroken
@@ -18,26 +18,11 @@ from kvloop.shared_cache.wire import PrefillRequest
 AB = ("http://a", "http://b")
 
 
-@pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> str:
-    return save_config(tmp_path)
-
-
 @pytest.fixture
 def decode(model: str) -> Iterator[ChatDecode]:
     decode = ChatDecode(model, num_pages=40, with_transfer=False)
     yield decode
     decode.scheduler.close(1)
-
-
-def ids(length: int, seed: int = 0) -> list[int]:
-    return Random(f"{length} {seed}").choices(range(4, 160), k=length)
 
 
 def run_turn(decode: ChatDecode, request_id: str, prompt: list[int], max_tokens: int = 8) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from decode_chats import ChatDecode, file_cache, one_thread
-from decode_engine import PAGE, save_config
+from decode_chats import ChatDecode, file_cache, ids
+from decode_engine import PAGE
 from page_files import published
 
 from kvloop.engine.messages import Abort
@@ -20,17 +20,6 @@ from kvloop.shared_cache.keys import page_keys
 NUM_PAGES = 60
 
 
-@pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> str:
-    return save_config(tmp_path)
-
-
 @pytest.fixture
 def plain(model: str) -> Iterator[ChatDecode]:
     """The same model without any cache, as the judge."""
@@ -39,8 +28,9 @@ def plain(model: str) -> Iterator[ChatDecode]:
     plain.scheduler.close(1)
 
 
-def ids(length: int, seed: object) -> list[int]:
-    return Random(f"{length} {seed}").choices(range(4, 160), k=length)
+def over_files(model: str, root: Path, **flags: object) -> ChatDecode:
+    """An engine whose L3 is the directory."""
+    return ChatDecode(model, NUM_PAGES, with_transfer=False, **file_cache(root), **flags)
 
 
 def make_flaky(decode: ChatDecode, root: Path, settings: FailureSettings) -> None:
@@ -94,15 +84,13 @@ def test_an_l3_that_fails_a_fifth_of_its_calls_costs_pages_at_most_and_each_is_c
     tmp_path: Path,
 ) -> None:
     root = tmp_path / "l3"
-    decode = ChatDecode(
+    decode = over_files(
         model,
-        NUM_PAGES,
-        with_transfer=False,
+        root,
         offload_staging_pages=3,
         offload_back_pressure=back_pressure,
         offload_retries=2,
         offload_deadline_s=30.0,
-        **file_cache(root),
     )
     make_flaky(decode, root, FailureSettings(seed=3, errors=0.2, stalls=0.2, stall_s=0.05))
     dice = Random(back_pressure)
@@ -139,9 +127,7 @@ def test_an_l3_that_stays_away_costs_the_pages_says_so_and_holds_nothing(
     model: str, plain: ChatDecode, tmp_path: Path
 ) -> None:
     root = tmp_path / "l3"
-    decode = ChatDecode(
-        model, NUM_PAGES, with_transfer=False, offload_deadline_s=0.5, **file_cache(root)
-    )
+    decode = over_files(model, root, offload_deadline_s=0.5)
     guard = decode.parts.store.guard
     assert guard.wait_attached(30)
     prompt = ids(5 * PAGE + 1, "away")
@@ -164,11 +150,8 @@ def test_a_name_that_comes_again_while_its_first_bearer_is_offloaded_costs_no_pa
 ) -> None:
     """Clients may name their requests as they like."""
     root = tmp_path / "l3"
-    decode = ChatDecode(
-        model, NUM_PAGES, with_transfer=False, offload_deadline_s=30.0, **file_cache(root)
-    )
-    guard = decode.parts.store.guard
-    assert guard.wait_attached(30)
+    decode = over_files(model, root, offload_deadline_s=30.0)
+    assert decode.parts.store.guard.wait_attached(30)
     make_flaky(decode, root, FailureSettings(stalls=1.0, stall_s=0.2))
     prompts = [ids(4 * PAGE + 1, n) for n in range(3)]
     for prompt in prompts:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
 import pytest
-from decode_chats import ChatDecode, file_cache, one_thread
+from decode_chats import ChatDecode, file_cache
 from decode_engine import PAGE, save_config
 from page_files import published
 
@@ -32,12 +31,6 @@ class Outcome(NamedTuple):
     stripped: int = 0
     session: int = 0
     """Pages that were not worth storing, by why."""
-
-
-@pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def run(
