@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kvloop.benchmark.api import Target, find_model, open_session
-from kvloop.benchmark.driver import Driver
+from kvloop.benchmark.closed_loop import Driver
 from kvloop.benchmark.report import Report, to_json
 from kvloop.benchmark.sample import Failure, Sample
 from kvloop.benchmark.stream import BadAnswer

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from kvloop.benchmark.api import Target, open_session
-from kvloop.benchmark.driver import Driver
+from kvloop.benchmark.closed_loop import Driver
 from kvloop.benchmark.report import Report
 from kvloop.benchmark.stream import BadAnswer
 from kvloop.benchmark.workload import Content, Workload

@@ -1,0 +1,1 @@
+"""Holds the conversations of a workload against an OpenAI-compatible server, and times them."""
