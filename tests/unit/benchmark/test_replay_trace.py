@@ -22,7 +22,7 @@ def write(directory: Path, *lines: str) -> Path:
 
 def test_a_line_is_pages_and_tokens_the_last_page_perhaps_short(tmp_path: Path) -> None:
     (request,) = read_trace(write(tmp_path, GOOD))
-    assert request == Request(pages=(0, 1), num_tokens=700)
+    assert request == Request(pages=(0, 1), num_tokens=700, output_length=5)
     assert (request.tokens(0, 1), request.tokens(1, 2), request.tokens(0, 2)) == (512, 188, 700)
 
 
