@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from admin import ask
@@ -79,13 +82,20 @@ def start(cluster: Cluster, tiers: Tiers, *decode: str) -> Loop:
         use_stalling(cluster, json.loads(tiers.store))
     flags = ("--hicache-codec", tiers.codec, *decode)
     loop = start_loop(cluster, prefills=(tiers.flags(),), decodes=(flags,))
-    for node in loop.nodes:
-        wait_for("L3", lambda node=node: is_in_state(node, "attached"))
+    wait_attached(*loop.nodes)
     return loop
 
 
+@contextmanager
+def support_cluster(directory: Path, model: str) -> Iterator[Cluster]:
+    """One whose processes can load the backends of this directory."""
+    here = str(Path(__file__).parent)
+    with patch.dict(os.environ, PYTHONPATH=here), Cluster(directory, model) as cluster:
+        yield cluster
+
+
 def use_stalling(cluster: Cluster, config: dict[str, Any]) -> None:
-    """Nodes load tests/support/stalling_backend.py; PYTHONPATH must lead there."""
+    """Nodes load stalling_backend.py; the cluster must be a `support_cluster`."""
     fields = {
         "backend_name": "stalling",
         "module_path": MODULE,
@@ -105,6 +115,10 @@ def use_stalling(cluster: Cluster, config: dict[str, Any]) -> None:
 
 def is_in_state(node: Running, state: str) -> bool:
     return node.metric("kvloop_storage_state", state=state) == 1
+
+
+def wait_attached(*nodes: Running) -> None:
+    wait_for("L3", lambda: all(is_in_state(node, "attached") for node in nodes), 60)
 
 
 def set_policies(node: Running, write: WritePolicy, prefetch: PrefetchPolicy) -> None:

@@ -6,7 +6,9 @@ import random
 from typing import Any
 
 import pytest
-from reference import questions, smollm2_gguf
+import torch
+from hicache_loop import small_model
+from reference import load_reference, questions, smollm2_gguf
 from served_models import NAMES, save_served
 
 
@@ -25,6 +27,18 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dic
         kind: save_served(kind, tmp_path_factory.mktemp(kind), len(tokenizer), tokenizer)
         for kind in NAMES
     }
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model with few words: what it answers is quickly judged."""
+    return small_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def reference(model: str) -> Any:
+    """transformers' own of it."""
+    return load_reference(model, torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -14,16 +14,11 @@ import pytest
 import zeroing_prefill
 from admin import ask
 from faults import FLAGS, Loop, known_nodes, start_loop
-from hicache_loop import is_in_state, small_model
+from hicache_loop import wait_attached
 from running import ADMIN, Cluster, Running, fetch, wait_for
 
 pytestmark = pytest.mark.integration
 ZEROING = str(zeroing_prefill.__file__)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +36,6 @@ def cluster(model: str, tmp_path: Path) -> Iterator[Cluster]:
     with Cluster(tmp_path, model, *FLAGS) as own:
         own.file_cache()
         yield own
-
-
-def wait_attached(*nodes: Running) -> None:
-    wait_for("L3", lambda: all(is_in_state(node, "attached") for node in nodes))
 
 
 def canary(url: str) -> dict[str, Any]:

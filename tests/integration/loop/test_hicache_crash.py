@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from faults import FLAGS, PAGE, Loop, asking, engine_of, kill_9
 from hicache_loop import (
     SHAPE,
@@ -19,15 +18,14 @@ from hicache_loop import (
     ids_of,
     is_in_state,
     set_policies,
-    small_model,
     start,
+    support_cluster,
     wrong_tokens,
 )
 from loop import flush
 from loop_client import Answer, complete
 from page_files import half_written, published
-from reference import load_reference
-from running import Cluster, fetch, wait_for
+from running import fetch, wait_for
 
 from kvloop.shared_cache.hicache_names import WritePolicy
 from kvloop.shared_cache.keys import page_keys
@@ -41,21 +39,9 @@ WRITERS = 4
 TIERS = Tiers(store='{"write_pause_s": 0.02}')
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def reference(model: str) -> Any:
-    return load_reference(model, torch.float32)
-
-
 @pytest.fixture
 def loop(model: str, tmp_path: Path) -> Iterator[Loop]:
-    support = str(Path(__file__).parents[2] / "support")
-    with pytest.MonkeyPatch.context() as patch, Cluster(tmp_path, model) as cluster:
-        patch.setenv("PYTHONPATH", support)
+    with support_cluster(tmp_path, model) as cluster:
         yield start(cluster, TIERS)
 
 

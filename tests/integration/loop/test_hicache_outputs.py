@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import pytest
-import torch
 from admin import storage
 from faults import FLAGS, PAGE, Loop, known_nodes
 from hicache_loop import (
@@ -19,13 +18,11 @@ from hicache_loop import (
     all_chats,
     drain,
     set_policies,
-    small_model,
     start,
     total,
     wrong_tokens,
 )
 from loop_client import Answer, complete
-from reference import load_reference
 from running import Cluster, wait_for
 
 from kvloop.shared_cache.hicache_names import (
@@ -91,16 +88,6 @@ CASES = {
         [("write_back", "timeout"), ("write_through", "wait_complete")],
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def reference(model: str) -> Any:
-    return load_reference(model, torch.float32)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from admin import storage
@@ -14,12 +13,12 @@ from hicache_loop import (
     ids_of,
     is_in_state,
     set_policies,
-    small_model,
     start,
+    support_cluster,
 )
 from loop import flush
 from loop_client import Answer, complete
-from running import Cluster, wait_for
+from running import wait_for
 from stalling_backend import Hand
 
 from kvloop.shared_cache.hicache_names import PrefetchPolicy
@@ -36,12 +35,9 @@ LIMITS = (
 
 
 @pytest.fixture(scope="module")
-def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+def loop(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     directory = tmp_path_factory.mktemp("stall")
-    model = small_model(directory / "model")
-    support = str(Path(__file__).parents[2] / "support")
-    with pytest.MonkeyPatch.context() as patch, Cluster(directory, model) as cluster:
-        patch.setenv("PYTHONPATH", support)
+    with support_cluster(directory, model) as cluster:
         cluster.node_flags = LIMITS
         yield start(cluster, Tiers(store="{}", device_pages=400))
 

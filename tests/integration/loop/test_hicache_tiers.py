@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 from faults import PAGE, Loop
-from hicache_loop import SHAPE, SOURCES, Tiers, drain, ids_of, small_model, start
+from hicache_loop import SHAPE, SOURCES, Tiers, drain, ids_of, start
 from loop import flush
 from loop_client import complete
 from running import Cluster, Running
@@ -18,11 +18,6 @@ PROMPT_PAGES = 20
 PROMPT = PROMPT_PAGES * PAGE + 1
 """Tokens: the last one is always computed, and begins a page of its own."""
 ANSWER = 2
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

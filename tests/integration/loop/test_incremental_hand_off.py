@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from faults import PAGE, Loop, start_loop
-from hicache_loop import drain, ids_of, is_in_state, small_model, use_stalling, wrong_tokens
+from hicache_loop import (
+    drain,
+    ids_of,
+    support_cluster,
+    use_stalling,
+    wait_attached,
+    wrong_tokens,
+)
 from l3_pages import L3, chain_of
 from loop import flush
 from loop_client import Answer, complete
-from reference import load_reference
-from running import Cluster, Running, wait_for
+from running import Running
 from stalling_backend import Hand
 
 pytestmark = pytest.mark.integration
@@ -25,29 +29,13 @@ POOL_PAGES = 40
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def reference(model: str) -> Any:
-    return load_reference(model, torch.float32)
-
-
-@pytest.fixture(scope="module")
 def loop(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """Two small decode nodes; L3 stalls when the test says so."""
     small = ("--max-total-tokens", str(POOL_PAGES * PAGE), "--offload-deadline-s", "60")
-    support = str(Path(__file__).parents[2] / "support")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        Cluster(tmp_path_factory.mktemp("delta"), model) as cluster,
-    ):
-        patch.setenv("PYTHONPATH", support)
+    with support_cluster(tmp_path_factory.mktemp("delta"), model) as cluster:
         use_stalling(cluster, {})
         loop = start_loop(cluster, decodes=(small, small))
-        for node in loop.nodes:
-            wait_for("L3", lambda node=node: is_in_state(node, "attached"))
+        wait_attached(*loop.nodes)
         yield loop
 
 

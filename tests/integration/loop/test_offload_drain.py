@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from faults import PAGE, Loop, open_request, start_loop
-from hicache_loop import ids_of, is_in_state, small_model, use_stalling
+from hicache_loop import ids_of, support_cluster, use_stalling, wait_attached
 from l3_pages import L3
-from running import Cluster, Running, wait_for
+from running import Running
 from stalling_backend import Hand
 
 from kvloop.shared_cache.keys import page_keys
@@ -29,15 +29,13 @@ PROMPT = ids_of(9 * PAGE + 5, "drain")
 
 
 @pytest.fixture
-def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "support"))
-    with Cluster(tmp_path, small_model(tmp_path)) as cluster:
+def loop(model: str, tmp_path: Path) -> Iterator[Loop]:
+    with support_cluster(tmp_path, model) as cluster:
         use_stalling(cluster, {"stall_s": 120})
         pool = ("--max-total-tokens", str(300 * PAGE))
         drain = ("--drain-timeout-s", "60", "--offload-deadline-s", "50")
         loop = start_loop(cluster, prefills=(pool,), decodes=((*pool, *drain),))
-        for node in loop.nodes:
-            wait_for("L3", lambda node=node: is_in_state(node, "attached"))
+        wait_attached(*loop.nodes)
         yield loop
 
 

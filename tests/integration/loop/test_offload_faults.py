@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from admin import detach
 from faults import PAGE, Loop, asking, start_loop
 from hicache_loop import (
     SHAPE,
     drain,
     ids_of,
-    is_in_state,
     set_policies,
-    small_model,
+    support_cluster,
+    wait_attached,
     wrong_tokens,
 )
 from l3_pages import L3, chain_of, leading
 from loop import flush
 from loop_client import Answer, complete
-from reference import load_reference
-from running import Cluster, wait_for
+from running import wait_for
 from unkind_backends import MODULE, attach_kind, attach_unkind
 
 from kvloop.shared_cache.hicache_names import WritePolicy
@@ -37,32 +35,17 @@ STAGING = 24
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def reference(model: str) -> Any:
-    return load_reference(model, torch.float32)
-
-
-@pytest.fixture(scope="module")
 def loop(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
-    support = str(Path(__file__).parents[2] / "support")
     flags = (
         *("--hicache-dynamic-modules", MODULE),
         *("--max-total-tokens", str(300 * PAGE)),
         *("--max-running-requests", "16"),
     )
     decode = ("--offload-staging-pages", str(STAGING), "--offload-deadline-s", "30")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        Cluster(tmp_path_factory.mktemp("faults"), model) as cluster,
-    ):
-        patch.setenv("PYTHONPATH", support)
+    with support_cluster(tmp_path_factory.mktemp("faults"), model) as cluster:
         cluster.file_cache()
         loop = start_loop(cluster, prefills=(flags,), decodes=((*flags, *decode),))
-        wait_attached(loop)
+        wait_attached(*loop.nodes)
         yield loop
 
 
@@ -73,7 +56,7 @@ def whole_again(loop: Loop) -> Iterator[None]:
     for node in loop.nodes:
         attach_kind(node, root(loop))
     set_policies(loop.prefills[0], "write_through", "wait_complete")
-    wait_attached(loop)
+    wait_attached(*loop.nodes)
     loop.wait_idle()
 
 
@@ -84,11 +67,6 @@ def l3(loop: Loop) -> L3:
 
 def root(loop: Loop) -> str:
     return str(loop.cluster.directory / "l3")
-
-
-def wait_attached(loop: Loop) -> None:
-    for node in loop.nodes:
-        wait_for("L3", lambda node=node: is_in_state(node, "attached"), 60)
 
 
 def holes(loop: Loop) -> dict[tuple[str, str], int]:
@@ -171,7 +149,7 @@ def test_an_l3_that_fails_a_fifth_of_its_calls_and_dawdles_costs_no_answer_and_n
     wait_for("the drain", lambda: decode.info()["node"]["load"]["offload_backlog_pages"] == 0, 120)
     for node in loop.nodes:
         attach_kind(node, root(loop))
-    wait_attached(loop)
+    wait_attached(*loop.nodes)
     drain(loop)
     assert all(wrong_tokens(reference, turns) == [] for turns in held)
     there = l3.check()
@@ -274,7 +252,7 @@ def test_pages_that_left_l3_before_the_first_offload_are_written_again(loop: Loo
 def test_pages_that_prefill_could_not_write_are_written_by_decode(loop: Loop, l3: L3) -> None:
     (prefill,) = loop.prefills
     attach_unkind(prefill, root(loop), "FullBackend")
-    wait_attached(loop)
+    wait_attached(*loop.nodes)
     answer, counted, num_written = one_turn(loop, l3, "failed")
     assert (counted, num_written) == ({("failed", "true"): FULL_PROMPT}, FULL)
     assert next_turn(loop, answer, "failed") == (0, FULL)
@@ -283,10 +261,10 @@ def test_pages_that_prefill_could_not_write_are_written_by_decode(loop: Loop, l3
 def test_pages_that_prefill_only_seemed_to_write_are_written_by_decode(loop: Loop, l3: L3) -> None:
     (prefill,) = loop.prefills
     attach_unkind(prefill, root(loop), "FlakyBackend", lost_writes=1.0)
-    wait_attached(loop)
+    wait_attached(*loop.nodes)
     answer, counted, _ = one_turn(loop, l3, "lost")
     assert {repaired for _, repaired in counted} == {"true"}
     assert sum(counted.values()) == FULL_PROMPT
     attach_kind(prefill, root(loop))
-    wait_attached(loop)
+    wait_attached(*loop.nodes)
     assert next_turn(loop, answer, "lost") == (0, FULL)

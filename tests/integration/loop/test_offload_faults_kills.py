@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from decode_chats import ChatDecode, one_thread
 from decode_engine import save_config
 from faults import FLAGS, PAGE, THREADS, Loop, engine_of, kill_9, known_nodes, start_loop
-from hicache_loop import drain, ids_of, is_in_state, small_model, use_stalling, wrong_tokens
+from hicache_loop import (
+    drain,
+    ids_of,
+    is_in_state,
+    support_cluster,
+    use_stalling,
+    wait_attached,
+    wrong_tokens,
+)
 from killed_decode import KilledDecode, answer_length, prompts_of
 from l3_pages import L3, chain_of, leading
 from loop_client import Answer, complete, complete_all
 from page_files import half_written, published
-from reference import load_reference
-from running import Cluster, Running, drained, fetch, wait_for
+from running import Running, drained, fetch, wait_for
 
 from kvloop.shared_cache.keys import page_keys
 
@@ -30,26 +36,13 @@ WRITERS = 4
 none where the file system has files without names."""
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def reference(model: str) -> Any:
-    return load_reference(model, torch.float32)
-
-
 @pytest.fixture
 def loop(model: str, tmp_path: Path) -> Iterator[Loop]:
     """Each page takes a while to be written."""
-    support = str(Path(__file__).parents[2] / "support")
-    with pytest.MonkeyPatch.context() as patch, Cluster(tmp_path, model) as cluster:
-        patch.setenv("PYTHONPATH", support)
+    with support_cluster(tmp_path, model) as cluster:
         use_stalling(cluster, {"write_pause_s": 0.2})
         loop = start_loop(cluster)
-        for node in loop.nodes:
-            wait_for("L3", lambda node=node: is_in_state(node, "attached"))
+        wait_attached(*loop.nodes)
         yield loop
 
 

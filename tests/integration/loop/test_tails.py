@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from faults import PAGE, Loop, start_loop
-from hicache_loop import drain, ids_of, is_in_state, small_model, wrong_tokens
+from hicache_loop import drain, ids_of, wait_attached, wrong_tokens
 from loop_client import Answer, complete
 from page_files import published
-from reference import load_reference
 from running import Cluster, wait_for
 
 from kvloop.shared_cache.keys import cache_seed, page_keys
@@ -21,16 +19,6 @@ from kvloop.shared_cache.tail import tail_key
 pytestmark = pytest.mark.integration
 ANSWERS = (3, 20, 7, 11, 5, 16)
 """Tokens of each turn's answer."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return small_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def reference(model: str) -> Any:
-    return load_reference(model, torch.float32)
 
 
 @pytest.fixture(scope="module", params=["file", "mooncake"])
@@ -45,8 +33,7 @@ def loop(
             wait_for("the store's segment", lambda: "store ready" in store.log.read_text())
         # Chunks of two pages, so that prompts are cut behind a start inside a page.
         loop = start_loop(cluster, prefills=(("--chunked-prefill-size", str(2 * PAGE)),))
-        for node in loop.nodes:
-            wait_for("L3", lambda node=node: is_in_state(node, "attached"))
+        wait_attached(*loop.nodes)
         yield loop
 
 
@@ -153,8 +140,7 @@ def test_without_the_flag_decode_stores_no_tail_and_prefill_takes_none(
     with Cluster(tmp_path, model) as cluster:
         cluster.file_cache()
         loop = start_loop(cluster)
-        for node in loop.nodes:
-            wait_for("L3", lambda node=node: is_in_state(node, "attached"))
+        wait_attached(*loop.nodes)
         one = complete(loop.url, ids_of(40, "flag"), 6)
         drain(loop)
         answer = complete(loop.url, [*one.history, *ids_of(9, "next")], 2, cache="l3_only")

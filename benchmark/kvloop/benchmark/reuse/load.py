@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kvloop.benchmark.workload import WORDS
+from kvloop.benchmark.workloads.words import WORDS
 from kvloop.shared_cache.errors import ConfigError
 
 Pace = Literal["at_once", "rounds"]
