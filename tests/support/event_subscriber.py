@@ -17,11 +17,9 @@ class EventBatch(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     data_parallel_rank: int | None = None
 
 
-class MapEvent(msgspec.Struct, omit_defaults=True, gc=False, tag=True):
-    """From version 0.26 on."""
+class StoredFields(msgspec.Struct):
+    """In the order in which arrays have them; maps have more."""
 
-
-class BlockStored(MapEvent):
     block_hashes: list[bytes | int]
     parent_block_hash: bytes | int | None
     token_ids: list[int]
@@ -30,16 +28,27 @@ class BlockStored(MapEvent):
     medium: str | None
     lora_name: str | None
     extra_keys: list[tuple[Any, ...] | None] | None = None
+
+
+class RemovedFields(msgspec.Struct):
+    block_hashes: list[bytes | int]
+    medium: str | None
+    group_idx: int | None = None
+
+
+class MapEvent(msgspec.Struct, omit_defaults=True, gc=False, tag=True):
+    """From version 0.26 on."""
+
+
+class BlockStored(StoredFields, MapEvent, gc=False, tag=True):
     group_idx: int | None = None
     kv_cache_spec_kind: str | None = None
     cache_salt: str | None = None
     """SGLang's alone."""
 
 
-class BlockRemoved(MapEvent):
-    block_hashes: list[bytes | int]
-    medium: str | None
-    group_idx: int | None = None
+class BlockRemoved(RemovedFields, MapEvent, gc=False, tag=True):
+    pass
 
 
 class AllBlocksCleared(MapEvent):
@@ -54,21 +63,12 @@ class ArrayEvent(msgspec.Struct, array_like=True, omit_defaults=True, gc=False, 
     """Until version 0.25."""
 
 
-class OldBlockStored(ArrayEvent, tag="BlockStored"):
-    block_hashes: list[bytes | int]
-    parent_block_hash: bytes | int | None
-    token_ids: list[int]
-    block_size: int
-    lora_id: int | None
-    medium: str | None
-    lora_name: str | None
-    extra_keys: list[tuple[Any, ...] | None] | None = None
+class OldBlockStored(StoredFields, ArrayEvent, gc=False, tag="BlockStored"):
+    pass
 
 
-class OldBlockRemoved(ArrayEvent, tag="BlockRemoved"):
-    block_hashes: list[bytes | int]
-    medium: str | None
-    group_idx: int | None = None
+class OldBlockRemoved(RemovedFields, ArrayEvent, gc=False, tag="BlockRemoved"):
+    pass
 
 
 class OldAllBlocksCleared(ArrayEvent, tag="AllBlocksCleared"):

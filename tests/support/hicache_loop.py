@@ -95,7 +95,7 @@ def support_cluster(directory: Path, model: str) -> Iterator[Cluster]:
 
 
 def use_stalling(cluster: Cluster, config: dict[str, Any]) -> None:
-    """Nodes load stalling_backend.py; the cluster must be a `support_cluster`."""
+    """Nodes load stalling_backend.py, where PYTHONPATH leads there: `support_cluster`."""
     fields = {
         "backend_name": "stalling",
         "module_path": MODULE,

@@ -8,23 +8,23 @@ from typing import Any
 import torch
 
 NAMES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 8192,
+    "initializer_range": 0.2,
+}
+"""Fields of a config, but for words and whatever a kind has of its own."""
 
 
 def save_served(kind: str, path: Path, vocab_size: int, tokenizer: Any = None) -> str:
     """Write config, random fp32 weights and a tokenizer (a made one by default); the directory."""
     import transformers
 
-    shape = {
-        "vocab_size": vocab_size,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 8192,
-        "initializer_range": 0.2,
-        "tie_word_embeddings": True,
-    }
+    shape = {**SMALL, "vocab_size": vocab_size, "tie_word_embeddings": True}
     if kind == "qwen3":
         shape["head_dim"] = 32
     torch.manual_seed(7)

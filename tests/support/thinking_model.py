@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from served_models import SMALL
 from thinking_templates import byte_tokenizer
 
 Begins = Literal["<think>", "thought", "reply"]
 _OUTSIDE, _THINKING, _REPLYING = range(3)
-_HIDDEN = 64
 _NEVER = -40.0
 _STATE = 2.0
 """Of a state's own entry in an embedding; the others are 1 or -1, so that all are of one length."""
@@ -36,18 +36,8 @@ def save_thinker(
 
     tokenizer = byte_tokenizer(template, shown=("<think>", "</think>"))
     torch.manual_seed(7)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=_HIDDEN,
-        intermediate_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=8192,
-        initializer_range=0.2,
-        tie_word_embeddings=False,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    ends = {"tie_word_embeddings": False, "eos_token_id": tokenizer.eos_token_id}
+    config = LlamaConfig(vocab_size=len(tokenizer), **SMALL, **ends)
     model = LlamaForCausalLM(config).float()
     with torch.no_grad():
         _silence(model)

@@ -16,11 +16,6 @@ from kvloop.shared_cache.tree_node import Tier
 
 
 @pytest.fixture
-def store() -> FaultyStore:
-    return FaultyStore()
-
-
-@pytest.fixture
 def node(store: FaultyStore) -> Iterator[HiCacheNode]:
     node = HiCacheNode(store, num_pages=40, num_slots=40)
     yield node

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from faulty_store import FaultyStore
 from hicache_node import PAGE, HiCacheNode, keys_of, object_of
 
@@ -15,18 +12,6 @@ from kvloop.shared_cache.tree_node import Tier
 PROMPT, TOKENS = [1, 2, 3], [1, 1, 2, 2, 3, 3]
 KEYS = keys_of(PROMPT, "a")
 SEED = cache_seed("a", None)
-
-
-@pytest.fixture
-def store() -> FaultyStore:
-    return FaultyStore()
-
-
-@pytest.fixture
-def node(store: FaultyStore) -> Iterator[HiCacheNode]:
-    node = HiCacheNode(store)
-    yield node
-    node.close()
 
 
 def told(node: HiCacheNode) -> list[Record]:

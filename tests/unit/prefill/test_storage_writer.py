@@ -14,11 +14,6 @@ from kvloop.shared_cache.hicache_parts import HostRun
 
 
 @pytest.fixture
-def store() -> FaultyStore:
-    return FaultyStore()
-
-
-@pytest.fixture
 def node(store: FaultyStore) -> Iterator[HiCacheNode]:
     node = HiCacheNode(store, num_slots=16)
     yield node

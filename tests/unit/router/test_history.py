@@ -21,6 +21,14 @@ def known(*ids: int, parent: int = 0) -> Known:
     )
 
 
+def full_of(*names: bytes) -> History:
+    """One without room for another entry."""
+    history = History(len(names) * ENTRY)
+    for name in names:
+        history.put(name, known())
+    return history
+
+
 def test_an_entry_parts_the_prompt_from_the_answer() -> None:
     assert list(known(1, 2, 3).answer) == [2, 3]
 
@@ -32,18 +40,14 @@ def test_what_was_put_is_found_under_its_digest_only() -> None:
 
 
 def test_the_least_recently_used_go_first_when_it_is_full() -> None:
-    history = History(2 * ENTRY)
-    history.put(b"a", known())
-    history.put(b"b", known())
+    history = full_of(b"a", b"b")
     assert history.get(b"a") is not None
     history.put(b"c", known())
     assert history.peek(b"b") is None and history.peek(b"a") is not None
 
 
 def test_a_peek_is_no_use() -> None:
-    history = History(2 * ENTRY)
-    history.put(b"a", known())
-    history.put(b"b", known())
+    history = full_of(b"a", b"b")
     assert history.peek(b"a") is not None
     history.put(b"c", known())
     assert history.peek(b"a") is None and history.peek(b"b") is not None
