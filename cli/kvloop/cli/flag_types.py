@@ -57,6 +57,28 @@ def whole_range(text: str) -> tuple[int, int]:
     return int(low), int(high)
 
 
+def amount(text: str) -> int | tuple[int, int]:
+    """A whole number above 0, or LOW:HIGH of them with LOW <= HIGH."""
+    parts = text.split(":")
+    if len(parts) <= 2 and all(part.isdecimal() for part in parts):
+        low, high = int(parts[0]), int(parts[-1])
+        if 1 <= low <= high:
+            return low if len(parts) == 1 else (low, high)
+    raise argparse.ArgumentTypeError(
+        f"must be a whole number above 0, or LOW:HIGH with LOW not above HIGH, got {text!r}"
+    )
+
+
+def seconds(text: str) -> float | tuple[float, float]:
+    """Seconds of 0 or above, or LOW:HIGH of them with LOW <= HIGH."""
+    parts = [_number(part) for part in text.split(":")]
+    if len(parts) <= 2 and 0 <= parts[0] <= parts[-1] < math.inf:
+        return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+    raise argparse.ArgumentTypeError(
+        f"must be seconds of 0 or above, or LOW:HIGH with LOW not above HIGH, got {text!r}"
+    )
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object such as {"root": "/var/cache/kvloop"}, or @FILE that holds one.
 

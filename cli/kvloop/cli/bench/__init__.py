@@ -1,0 +1,1 @@
+"""`kvloop bench`: one file for each kind of load."""
