@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 READY_S = 120.0
+# For exact counts of reuse: by default a busy machine computes what it could have read.
+EXACT = ("--hicache-storage-prefetch-policy", "wait_complete")
 SECRET = "between-nodes"
 ADMIN = "admin"
 

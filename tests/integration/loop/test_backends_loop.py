@@ -13,7 +13,7 @@ import pytest
 from admin import storage
 from hf3fs_library import STAND_IN, make_mount
 from loop_client import complete
-from running import Cluster, Running, drained, free_port, wait_for
+from running import EXACT, Cluster, Running, drained, free_port, wait_for
 
 pytestmark = pytest.mark.integration
 PAGE = 16
@@ -129,7 +129,7 @@ def nodes(
         pytest.importorskip(library)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), str(STAND_IN)]))
     modules = ("--hicache-dynamic-modules", "dynamic_backends.plain_files")
-    flags = ("--dtype", "float32", "--page-size", str(PAGE), *modules)
+    flags = ("--dtype", "float32", "--page-size", str(PAGE), *EXACT, *modules)
     with Cluster(tmp_path, tiny_models["llama"], *flags) as cluster:
         shared = STORES[request.param](cluster)
         cluster.share(shared.backend, shared.prefill)

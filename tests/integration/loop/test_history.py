@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 from loop import flush
-from running import ADMIN, SECRET, Cluster, Running, drained, fetch, free_port, stopped, wait_for
+from running import (
+    ADMIN,
+    EXACT,
+    SECRET,
+    Cluster,
+    Running,
+    drained,
+    fetch,
+    free_port,
+    stopped,
+    wait_for,
+)
 
 pytestmark = pytest.mark.integration
 PAGE = 16
@@ -44,7 +55,7 @@ def loop(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Loop]:
     directory = tmp_path_factory.mktemp("history")
-    flags = ("--dtype", "float32", "--page-size", str(PAGE), "--threads", "1")
+    flags = ("--dtype", "float32", "--page-size", str(PAGE), "--threads", "1", *EXACT)
     with Cluster(directory, tiny_models["llama"], *flags) as cluster:
         store = None
         if request.param == "mooncake":

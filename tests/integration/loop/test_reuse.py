@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 from loop_client import Answer, complete
-from running import Cluster, Running, drained, fetch, wait_for
+from running import EXACT, Cluster, Running, drained, fetch, wait_for
 
 pytestmark = pytest.mark.integration
 PAGE = 16
@@ -35,9 +35,7 @@ def loop(
 ) -> Iterator[Loop]:
     directory = tmp_path_factory.mktemp("reuse")
     flags = ("--dtype", "float32", "--page-size", str(PAGE))
-    # Counts are exact: a busy machine computes what it could have read, with the default policy.
-    waits = ("--hicache-storage-prefetch-policy", "wait_complete")
-    with Cluster(directory, tiny_models["llama"], *flags, *waits) as cluster:
+    with Cluster(directory, tiny_models["llama"], *flags, *EXACT) as cluster:
         if request.param == "file":
             cluster.file_cache()
         else:

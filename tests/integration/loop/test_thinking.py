@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from running import Cluster, Running, drained, wait_for
+from running import EXACT, Cluster, Running, drained, wait_for
 from thinking_chats import FilledPages, ThinkingChat, Turn, decode_pages
 from thinking_model import save_thinker
 from thinking_templates import STRIPS
@@ -52,7 +52,8 @@ def is_attached(node: Running) -> bool:
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     model = save_thinker(tmp_path_factory.mktemp("thinker"), STRIPS, mean_thought=80)
     directory = tmp_path_factory.mktemp("thinking")
-    with Cluster(directory, model, "--dtype", "float32", "--page-size", str(PAGE)) as cluster:
+    flags = ("--dtype", "float32", "--page-size", str(PAGE), *EXACT)
+    with Cluster(directory, model, *flags) as cluster:
         yield Loop(cluster)
 
 
