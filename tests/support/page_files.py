@@ -36,3 +36,8 @@ def published(root: Path) -> Iterator[PageFile]:
 def half_written(root: Path) -> set[str]:
     """Names of files that were begun and not published; the first part is the writer's."""
     return {path.name for path in root.glob("kvl1/*/tmp/*")}
+
+
+def stored_files(root: Path) -> list[Path]:
+    """Page files of every namespace; records are elsewhere."""
+    return [path for path in root.rglob("kvl1-*") if path.is_file()]

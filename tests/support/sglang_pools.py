@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
@@ -96,3 +97,8 @@ def _places(tokens: int) -> dict[str, Any]:
         "start_layer": 0,
         "end_layer": LAYERS,
     }
+
+
+def page_keys(num: int, seed: str = "") -> list[str]:
+    """Hashes as SGLang names pages with."""
+    return [hashlib.sha256(f"{seed}{i}".encode()).hexdigest() for i in range(num)]

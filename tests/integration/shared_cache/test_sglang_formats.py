@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from sglang_pools import fill, mha_pool, page_bytes
 from sglang_wheel import (
-    create_storage,
-    extra_config,
     needs_sglang,
     sglang_module,
     sglang_runtime,
-    storage_config,
 )
 
 from kvloop.shared_cache.errors import ConfigError
 
 pytestmark = [pytest.mark.integration, needs_sglang]
 KEYS = [hashlib.sha256(bytes([i])).hexdigest() for i in range(2)]
-
-
-@pytest.fixture
-def opened() -> Iterator[list[Any]]:
-    storages: list[Any] = []
-    yield storages
-    for storage in storages:
-        storage.close()
-
-
-def attach(root: Path, opened: list[Any], pool: Any, **fields: Any) -> Any:
-    config = extra_config("file", {"root": str(root)}) | fields
-    opened.append(create_storage(storage_config(config), pool))
-    return opened[-1]
 
 
 def start_with(monkeypatch: pytest.MonkeyPatch, kv_cache_dtype: str) -> None:
@@ -50,23 +32,23 @@ def start_with(monkeypatch: pytest.MonkeyPatch, kv_cache_dtype: str) -> None:
 
 
 def test_sglangs_flag_says_which_fp8_format_the_pool_holds(
-    tmp_path: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = mha_pool("page_first", 16, torch.uint8)
     found = {}
     for flag in ("fp8_e4m3", "fp8_e5m2", "fp8_e4m3"):
         start_with(monkeypatch, flag)
-        storage = attach(tmp_path, opened, pool)
+        storage = attach(pool)
         found[flag] = storage.batch_exists(KEYS[:1])
         storage.batch_set_v1(KEYS[:1], torch.arange(16))
     assert found == {"fp8_e4m3": 1, "fp8_e5m2": 0}
     start_with(monkeypatch, "auto")
     with pytest.raises(ConfigError, match="set kv_dtype in the extra config"):
-        attach(tmp_path, opened, pool)
+        attach(pool)
 
 
 def test_side_pools_of_two_fp8_formats_never_meet(
-    tmp_path: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as those of sliding windows, which hold KV too."""
     transfer = sglang_module("sglang.srt.mem_cache.hicache_storage").PoolTransfer
@@ -75,7 +57,7 @@ def test_side_pools_of_two_fp8_formats_never_meet(
     hits = []
     for flag in ("fp8_e4m3", "fp8_e5m2"):
         start_with(monkeypatch, flag)
-        storage = attach(tmp_path, opened, pool)
+        storage = attach(pool)
         storage.register_mem_host_pool_v2(window, "swa")
         storage.on_host_pools_registered()
         swa = transfer("swa", host_indices=indices, keys=KEYS[:1])
@@ -84,17 +66,15 @@ def test_side_pools_of_two_fp8_formats_never_meet(
     assert hits == [[False], [False]]
 
 
-def test_an_index_of_bytes_beside_other_kv_needs_no_format(
-    tmp_path: Path, opened: list[Any]
-) -> None:
-    storage = attach(tmp_path, opened, mha_pool("page_first", 16))
+def test_an_index_of_bytes_beside_other_kv_needs_no_format(attach: Callable[..., Any]) -> None:
+    storage = attach(mha_pool("page_first", 16))
     storage.register_mem_host_pool_v2(mha_pool("page_first", 16, torch.uint8), "indexer")
 
 
-def test_a_pool_of_block_groups_never_shortens_a_prefix(tmp_path: Path, opened: list[Any]) -> None:
+def test_a_pool_of_block_groups_never_shortens_a_prefix(attach: Callable[..., Any]) -> None:
     module = sglang_module("sglang.srt.mem_cache.hicache_storage")
     pool = mha_pool("page_first", 16)
-    storage = attach(tmp_path, opened, pool)
+    storage = attach(pool)
     storage.batch_set_v1(KEYS, torch.arange(32))
     blocks = module.PoolTransfer("blocks", keys=KEYS, hit_policy=module.PoolHitPolicy.BLOCK_GROUPS)
     found = storage.batch_exists_v2(KEYS, [blocks])
@@ -115,10 +95,10 @@ class _Lost:
 
 
 def test_a_tensor_that_cannot_be_copied_to_the_host_is_a_counted_error(
-    tmp_path: Path, opened: list[Any]
+    attach: Callable[..., Any],
 ) -> None:
     pool = mha_pool("page_first", 16)
-    storage = attach(tmp_path, opened, pool)
+    storage = attach(pool)
     fill(pool)
     pages = [pool.get_data_page(0), _Lost(pool.get_data_page(16))]
     assert not storage.batch_set(KEYS, pages)
