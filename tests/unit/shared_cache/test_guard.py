@@ -4,16 +4,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from guards import KEYS, QUICK, SHAPE, take
 from memory_backend import MemoryBackend, Valve, eventually
 
 from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.storage_errors import StorageUnavailable
-
-SHAPE = PageShape(num_layers=1, page_size=4, num_kv_heads=1, head_size=8, itemsize=2)
-KEYS = [bytes([i]) * 32 for i in range(4)]
-QUICK = GuardConfig(deadline_s=0.1, first_retry_s=0.02, max_retry_s=0.1, num_threads=2)
 
 
 @pytest.fixture
@@ -47,12 +43,6 @@ def guard(valve: Valve, pool: HostPool) -> Iterator[GuardedBackend]:
     valve.error = None
     valve.is_open.set()
     assert guard.close()
-
-
-def take(pool: HostPool, n: int) -> list[int]:
-    slots = pool.alloc(n)
-    assert slots is not None
-    return slots
 
 
 def test_calls_pass_while_attached(guard: GuardedBackend, pool: HostPool) -> None:

@@ -7,18 +7,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from guards import (
+    KEYS,
+    QUICK,
+    SHAPE,
+    SLOW,
+    Threads,
+    attach,
+    begin_call,
+    empty_guard,
+    in_background,
+    opener,
+)
 from memory_backend import MemoryBackend, Valve, eventually
 
 from kvloop.shared_cache.backend import StorageBackend
-from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
+from kvloop.shared_cache.guard import GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.storage_errors import StorageUnavailable
-
-SHAPE = PageShape(num_layers=1, page_size=4, num_kv_heads=1, head_size=8, itemsize=2)
-KEYS = [bytes([i]) * 32 for i in range(4)]
-QUICK = GuardConfig(deadline_s=0.1, first_retry_s=0.02, max_retry_s=0.1, num_threads=2)
-SLOW = replace(QUICK, deadline_s=20.0)
 
 
 @pytest.fixture
@@ -35,53 +41,11 @@ def pool() -> HostPool:
     return HostPool(SHAPE, 4)
 
 
-def opener(valve: Valve, pool: HostPool) -> Callable[[], MemoryBackend]:
-    return lambda: MemoryBackend(valve, pool)
-
-
 @pytest.fixture
 def guard(pool: HostPool) -> Iterator[GuardedBackend]:
     guard = empty_guard(pool, QUICK)
     yield guard
     guard.close(1)
-
-
-def empty_guard(pool: HostPool, config: GuardConfig) -> GuardedBackend:
-    return GuardedBackend(None, pool, name="none", namespace=b"n" * 32, config=config)
-
-
-def attach(guard: GuardedBackend, valve: Valve, name: str = "memory") -> None:
-    guard.attach(opener(valve, guard.pool), name)
-    assert guard.wait_attached(5)
-
-
-class Threads:
-    """Those that were begun since: other tests may have left some."""
-
-    def __init__(self) -> None:
-        self._before = set(threading.enumerate())
-
-    def are_over(self) -> bool:
-        new = set(threading.enumerate()) - self._before
-        return not any(thread.name.startswith("l3-") for thread in new)
-
-
-def in_background(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
-    results: list[object] = []
-    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
-    thread.start()
-    return thread, results
-
-
-def begin_call(
-    guard: GuardedBackend, valve: Valve, work: Callable[[], object]
-) -> tuple[threading.Thread, list[object]]:
-    """A call that has reached the backend and hangs there."""
-    valve.is_open.clear()
-    before = valve.num_waiting
-    thread, results = in_background(work)
-    assert eventually(lambda: valve.num_waiting > before)
-    return thread, results
 
 
 def test_a_node_without_l3_takes_a_backend_later(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from faulty_store import FaultyStore
+from hicache_choices import ANY, EVICTION, LAYOUT, PREFETCH, QUOTAS, WRITE, prompts, requests
 from hicache_model import Audit, expected_sources
 from hicache_node import NEXT, SHAPE, HiCacheNode, keys_of, object_of, store_tail
 from hypothesis import HealthCheck, settings
@@ -20,27 +21,6 @@ from kvloop.shared_cache.tree_node import ABSENT, Tier
 
 _MAX_JOBS = 5
 _MUCH_LATER = 1e6
-_EVICTION = st.sampled_from(["lru", "lfu", "slru", "priority"])
-_WRITE = st.sampled_from(["write_through", "write_through_selective", "write_back"])
-_PREFETCH = st.sampled_from(["best_effort", "timeout", "wait_complete"])
-_LAYOUT = st.sampled_from(["page_first_direct", "page_first_direct", "layer_first"])
-_QUOTAS: list[dict[str, int]] = [{}, {"a": 2, "*": 3}, {"b": 1}, {"*": 4}]
-_ANY = st.integers(0, 11)
-"""Which of what there is; what is drawn never depends on what the threads did."""
-
-# Eight prompts that part at their first, second or third page, cut anywhere from two on.
-_PROMPTS = [
-    [which & 1, which & 2, which & 4, 0, 0][:length] for length in range(2, 6) for which in range(8)
-]
-_REQUESTS: list[dict[str, Any]] = [
-    {"tenant": tenant, "cache": cache, "num_more": num_more, "priority": priority}
-    for tenant in ("", "", "", "a", "a", "b")
-    for cache in ("on", "on", "on", "on", "l3_only", "off")
-    for num_more in (1, 0, 2)
-    for priority in (0, 1, 2)
-]
-prompts = st.sampled_from(_PROMPTS)
-requests = st.sampled_from(_REQUESTS)
 
 
 class TiersMachine(RuleBasedStateMachine):
@@ -54,11 +34,11 @@ class TiersMachine(RuleBasedStateMachine):
         self.from_decode: set[bytes] = set()
 
     @initialize(
-        policies=st.tuples(_EVICTION, _EVICTION, _WRITE, _PREFETCH),
+        policies=st.tuples(EVICTION, EVICTION, WRITE, PREFETCH),
         num_pages=st.integers(6, 7),
         num_slots=st.integers(3, 9),
-        layout=_LAYOUT,
-        quotas=st.sampled_from(_QUOTAS),
+        layout=LAYOUT,
+        quotas=st.sampled_from(QUOTAS),
         share=st.sampled_from([0.3, 0.5, 1.0, 1.0]),
         threshold=st.sampled_from([1, 4]),
         has_tails=st.sampled_from([True, True, False]),
@@ -158,14 +138,14 @@ class TiersMachine(RuleBasedStateMachine):
             self.node.attach(self.store)
         assert self.node.guard.wait_attached(20)
 
-    @rule(which=_ANY, is_late=st.booleans(), num=st.integers(1, _MAX_JOBS))
+    @rule(which=ANY, is_late=st.booleans(), num=st.integers(1, _MAX_JOBS))
     def go_on(self, which: int, is_late: bool, num: int) -> None:
         """Some requests take their next step."""
         for index in range(which, which + num):
             if self.jobs:
                 self.advance(self.jobs[index % len(self.jobs)], is_late)
 
-    @rule(which=_ANY)
+    @rule(which=ANY)
     def cancel(self, which: int) -> None:
         """At any stage."""
         if self.jobs:
@@ -192,7 +172,7 @@ class TiersMachine(RuleBasedStateMachine):
 
     # --- what goes on meanwhile -----------------------------------------------------------------
 
-    @rule(which=_ANY, num_steps=st.integers(0, 4), num_saves=st.integers(0, 3))
+    @rule(which=ANY, num_steps=st.integers(0, 4), num_saves=st.integers(0, 3))
     def time_passes(self, which: int, num_steps: int, num_saves: int) -> None:
         """Threads go on, each for itself, and the loop has a turn."""
         for _ in range(num_steps):
@@ -201,7 +181,7 @@ class TiersMachine(RuleBasedStateMachine):
             self.node.writer.save_next()
         self.node.controller.turn()
 
-    @rule(which=_ANY, is_save=st.booleans())
+    @rule(which=ANY, is_save=st.booleans())
     def thread_goes_on(self, which: int, is_save: bool) -> None:
         """And the loop has not noticed yet."""
         if is_save:
@@ -209,7 +189,7 @@ class TiersMachine(RuleBasedStateMachine):
         else:
             self.node.gate.step(which)
 
-    @rule(which=_ANY, what=st.sampled_from(["layer", "layer", "end", "end", "fail", "at_once"]))
+    @rule(which=ANY, what=st.sampled_from(["layer", "layer", "end", "end", "fail", "at_once"]))
     def move_goes_on(self, which: int, what: str) -> None:
         moves = self.node.mover.under_way()
         self.node.mover.fails_at_once = what == "at_once"
@@ -221,7 +201,7 @@ class TiersMachine(RuleBasedStateMachine):
 
     @rule(
         fault=st.sampled_from(["error", "stall", "no_room", "claims_all", "page"]),
-        which=_ANY,
+        which=ANY,
         at=st.integers(0, SHAPE.payload_bytes + 100),
         is_good=st.booleans(),
     )
@@ -262,8 +242,8 @@ class TiersMachine(RuleBasedStateMachine):
 
     @rule(
         what=st.sampled_from(["flush", "policies", "policies", "crash", "torn"]),
-        write=_WRITE,
-        prefetch=_PREFETCH,
+        write=WRITE,
+        prefetch=PREFETCH,
         at=st.integers(0, SHAPE.payload_bytes + 100),
     )
     def node_changes(self, what: str, write: Any, prefetch: Any, at: int) -> None:

@@ -1,36 +1,28 @@
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple
 
-import numpy as np
 import pytest
+from guards import take
 from memory_backend import MemoryBackend, Valve, eventually
+from saved_pages import (
+    KEYS,
+    SHAPE,
+    Place,
+    counted,
+    fill,
+    holds,
+    is_all_free,
+    load,
+    make_place,
+    open_store,
+    save,
+    wait_until_all_free,
+)
 
 from kvloop.shared_cache import page_store
-from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
-from kvloop.shared_cache.hicache_names import HostLayout
-from kvloop.shared_cache.host_pool import HostPool
-from kvloop.shared_cache.page_object import TRAILER_BYTES, PageShape
+from kvloop.shared_cache.page_object import TRAILER_BYTES
 from kvloop.shared_cache.page_store import PageStore
 from kvloop.shared_cache.storage_errors import StorageUnavailable
-from kvloop.shared_cache.wire import Role
-
-SHAPE = PageShape(
-    num_layers=2, page_size=4, num_kv_heads=2, head_size=8, itemsize=2, head_groups=2, codec="int8"
-)
-NAMESPACE = b"n" * 32
-KEYS = [bytes([i + 1]) * 32 for i in range(6)]
-
-
-class Place(NamedTuple):
-    """The pool whose slots callers have, and the one whose slots the backend has."""
-
-    pool: HostPool
-    staging: HostPool | None
-
-    @property
-    def objects(self) -> HostPool:
-        return self.staging or self.pool
 
 
 @pytest.fixture
@@ -38,27 +30,9 @@ def valve() -> Valve:
     return Valve()
 
 
-def make_place(layout: HostLayout, num_staging: int = 8) -> Place:
-    is_direct = layout == "page_first_direct"
-    return Place(HostPool(SHAPE, 12, layout), None if is_direct else HostPool(SHAPE, num_staging))
-
-
 @pytest.fixture(params=["page_first_direct", "page_first", "layer_first"])
 def place(request: pytest.FixtureRequest) -> Place:
     return make_place(request.param)
-
-
-def open_store(valve: Valve, place: Place, writer: Role) -> PageStore:
-    guard = GuardedBackend(
-        lambda: MemoryBackend(valve, place.objects),
-        place.objects,
-        name="memory",
-        namespace=NAMESPACE,
-        config=GuardConfig(deadline_s=0.1, first_retry_s=0.02, max_retry_s=0.1),
-    )
-    assert guard.wait_attached(5)
-    pool, staging = place
-    return PageStore(guard, pool, namespace=NAMESPACE, writer=writer, staging=staging)
 
 
 @pytest.fixture
@@ -68,70 +42,6 @@ def store(valve: Valve, place: Place) -> Iterator[PageStore]:
     valve.error = None
     valve.is_open.set()
     assert store.close()
-
-
-def take(pool: HostPool, n: int) -> list[int]:
-    slots = pool.alloc(n)
-    assert slots is not None
-    return slots
-
-
-def fill(pool: HostPool, slot: int, value: int) -> None:
-    for group in range(SHAPE.head_groups):
-        pool.payload(group)[slot] = value + group
-        scales = pool.scales(group)
-        assert scales is not None
-        scales[slot] = value * 0.5 + group
-
-
-def holds(pool: HostPool, slot: int, value: int) -> bool:
-    for group in range(SHAPE.head_groups):
-        scales = pool.scales(group)
-        assert scales is not None
-        if not (pool.payload(group)[slot] == value + group).all():
-            return False
-        if not (scales[slot] == np.float32(value * 0.5 + group)).all():
-            return False
-    return True
-
-
-def save(store: PageStore, pool: HostPool, keys: list[bytes]) -> None:
-    slots = take(pool, len(keys))
-    for key, slot in zip(keys, slots, strict=True):
-        fill(pool, slot, key[0])
-    assert store.save(keys, slots) == [True] * len(keys)
-    for key, slot in zip(keys, slots, strict=True):
-        assert holds(pool, slot, key[0])
-    pool.free(slots)
-
-
-def load(store: PageStore, pool: HostPool, keys: list[bytes]) -> list[Role | None]:
-    """Load into fresh slots, check what came, and give the slots back."""
-    slots = take(pool, len(keys))
-    for slot in slots:
-        fill(pool, slot, 99)
-    writers = store.load(keys, slots)
-    for key, slot, writer in zip(keys, slots, writers, strict=True):
-        assert writer is None or holds(pool, slot, key[0])
-    pool.free(slots)
-    return writers
-
-
-def is_all_free(place: Place) -> bool:
-    return all(pool is None or pool.num_free == pool.num_slots for pool in place)
-
-
-def wait_until_all_free(place: Place) -> None:
-    pause = threading.Event()
-    for _ in range(400):
-        if is_all_free(place):
-            break
-        pause.wait(0.01)
-    assert is_all_free(place)
-
-
-def counted(store: PageStore) -> dict[tuple[str, str], int]:
-    return {key: n for key, n in store.counters.snapshot().pages.items() if n}
 
 
 def test_pages_are_sealed_stored_checked_and_counted(store: PageStore, place: Place) -> None:
