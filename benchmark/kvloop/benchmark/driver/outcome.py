@@ -1,0 +1,81 @@
+"""An exchange as a Sample, a bad answer as a Failure. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kvloop.benchmark.arms import Arm
+from kvloop.benchmark.driver.api import Exchange
+from kvloop.benchmark.driver.bad_answer import BadAnswer
+from kvloop.benchmark.sample import Failure, Sample, parse_sources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Which request of the run."""
+
+    conversation: int
+    turn: int
+    """Its parent's first turns counted."""
+    arm: Arm
+    step: int
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was meant to be sent, and when; of `time.monotonic`."""
+
+    due_at: float
+    ready_at: float
+    """When it only waited for its turn among `max_in_flight`, or for a Retry-After."""
+    output_length: int
+    reusable_tokens: int
+
+
+def to_sample(place: Place, plan: Plan, exchange: Exchange, start: float) -> Sample:
+    """Times from the run's `start`."""
+    usage, answer = exchange.usage, exchange.answer
+    num_completed = int(usage.get("completion_tokens") or 0)
+    return Sample(
+        conversation=place.conversation,
+        turn=place.turn,
+        arm=place.arm,
+        step=place.step,
+        round=place.round,
+        sent_at=exchange.sent_at - start,
+        ended_at=exchange.ended_at - start,
+        queued_s=max(exchange.sent_at - plan.ready_at, 0.0),
+        late_s=max(exchange.sent_at - plan.due_at, 0.0),
+        ttft_s=exchange.ttft_s,
+        itl_s=answer.gaps(),
+        prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        completion_tokens=num_completed,
+        reusable_tokens=plan.reusable_tokens,
+        cached_tokens=_object(usage, "prompt_tokens_details").get("cached_tokens"),
+        sources=parse_sources(usage),
+        fallback=_object(usage, "kvloop").get("fallback"),
+        is_short=num_completed < plan.output_length,
+        answer_digest=answer.digest,
+    )
+
+
+def to_failure(place: Place, error: BadAnswer, at_s: float) -> Failure:
+    """At so many seconds from the run's start."""
+    return Failure(
+        conversation=place.conversation,
+        turn=place.turn,
+        arm=place.arm,
+        step=place.step,
+        round=place.round,
+        kind=error.kind,
+        message=str(error),
+        at_s=at_s,
+    )
+
+
+def _object(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = usage.get(name)
+    return value if isinstance(value, Mapping) else {}
