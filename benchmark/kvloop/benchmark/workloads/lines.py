@@ -16,7 +16,7 @@ _LONGEST_REASON = 200
 
 @dataclass(slots=True, kw_only=True)
 class Problems:
-    """Lines that are left out: how many, and why the first few are."""
+    """Lines or entries that are left out: how many, and why the first few are."""
 
     flag: str
     path: Path
@@ -24,9 +24,9 @@ class Problems:
     num: int = 0
     first: list[str] = field(default_factory=list)
 
-    def add(self, line: int, reason: str) -> None:
-        """Leave out a line; raises ConfigError instead where the reading is strict."""
-        words = f"line {line}: {_shortened(reason)}"
+    def add(self, where: str, reason: str) -> None:
+        """Leave out `where`, such as "line 3"; raises ConfigError instead if strict."""
+        words = f"{where}: {_shortened(reason)}"
         if self.is_strict:
             raise ConfigError(f"{self.flag} {self.path} {words}")
         self.num += 1
@@ -38,7 +38,7 @@ class Problems:
         """One sentence, or none where every line is good."""
         if not self.num:
             return ()
-        return (f"{self.path.name}: {self.num} lines were left out: {self.words}",)
+        return (f"{self.path.name}: {self.num} left out: {self.words}",)
 
     @property
     def words(self) -> str:

@@ -33,7 +33,7 @@ def read_timed_trace(path: Path, *, is_strict: bool = False) -> TimedTrace:
             request = parse_request(line, TimedLine)
             prefixes.admit(request.pages)
         except BadLine as error:
-            problems.add(number, str(error))
+            problems.add(f"line {number}", str(error))
         else:
             requests.append(request)
     if not requests:

@@ -41,7 +41,7 @@ class Blocks:
         return head + self._tail(page, length - len(head))
 
     def _tail(self, page: int, length: int) -> list[int]:
-        # Drawn by random.Random a prompt takes 2-3 times as long, and the driver times streams meanwhile.
+        # random.Random takes several times as long, and the driver times its streams meanwhile
         stream = hashlib.shake_256(f"{self._seed}/block/{page}".encode()).digest(4 * length)
         return [number % self._vocabulary for number in struct.unpack(f"<{length}I", stream)]
 
