@@ -6,6 +6,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
+from examples import examples
 from faulty_store import FaultyStore
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -229,7 +230,8 @@ _SETTINGS = settings(
 
 def test_no_history_leaks_a_slot_or_stores_a_wrong_page() -> None:
     run_machine(
-        OffloadMachine, settings=settings(_SETTINGS, max_examples=60, phases=[Phase.generate])
+        OffloadMachine,
+        settings=settings(_SETTINGS, max_examples=examples(60), phases=[Phase.generate]),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis.strategies as st
+from examples import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -246,5 +247,7 @@ class PagesMachine(RuleBasedStateMachine):
         assert cache.flush()[1] == 0 and cache._allocator.num_free == NUM_PAGES
 
 
-PagesMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+PagesMachine.TestCase.settings = settings(
+    max_examples=examples(60), stateful_step_count=50, deadline=None
+)
 test_pages_of_requests_in_any_order = PagesMachine.TestCase

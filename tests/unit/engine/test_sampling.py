@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from examples import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -75,7 +76,7 @@ choice = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(row, tokens, tokens, choice, st.integers(0, 5000))
 def test_a_draw_inverts_the_kept_distribution_at_its_number(
     logits, prompt, output, changes, position

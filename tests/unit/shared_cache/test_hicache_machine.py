@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from examples import examples
 from faulty_store import FaultyStore
 from hicache_choices import ANY, EVICTION, LAYOUT, PREFETCH, QUOTAS, WRITE, prompts, requests
 from hicache_model import Audit, expected_sources
@@ -372,7 +373,7 @@ _SETTINGS = settings(
 
 
 def test_no_history_loses_a_page_or_serves_another_ones_bytes() -> None:
-    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=160))
+    run_machine(TiersMachine, settings=settings(_SETTINGS, max_examples=examples(160)))
 
 
 @pytest.mark.slow
