@@ -65,6 +65,7 @@ def test_a_tool_takes_its_time_before_each_result_and_nothing_else_waits() -> No
         times = [turn.think_s for turn in one.turns]
         assert times[0] == 0.0 and times[1:]
         assert all(1.0 <= time <= 2.0 for time in times[1:])
+        assert len(set(times)) == len(times)
 
 
 def test_subagents_know_what_their_agent_knew_and_get_tasks_of_their_own() -> None:

@@ -64,6 +64,7 @@ def test_a_reader_thinks_before_every_question_but_the_first() -> None:
     load = LongDocument(questions=3, think_s=(1.0, 2.0))
     times = [turn.think_s for turn in load.conversations[0].turns]
     assert times[0] == 0.0 and all(1.0 <= time <= 2.0 for time in times[1:])
+    assert times[1] != times[2]
 
 
 def test_thinking_between_questions_needs_them_in_one_conversation() -> None:
@@ -85,16 +86,16 @@ def test_the_report_gets_the_flags() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "flag"),
+    ("field", "value", "flag"),
     [
-        ("documents", "--documents"),
-        ("document_length", "--document-length"),
-        ("questions", "--questions"),
-        ("question_length", "--question-length"),
-        ("output_length", "--output-length"),
+        ("documents", 0, "--documents"),
+        ("document_length", 0, "--document-length"),
+        ("questions", 0, "--questions"),
+        ("question_length", (3, 2), "--question-length"),
+        ("output_length", 0, "--output-length"),
+        ("think_s", -1.0, "--think-s"),
     ],
 )
-def test_a_wrong_value_names_its_flag(field: str, flag: str) -> None:
-    wrong: dict[str, Any] = {field: 0}
+def test_a_wrong_value_names_its_flag(field: str, value: Any, flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
-        LongDocument(**wrong)
+        LongDocument(**{field: value})

@@ -63,7 +63,7 @@ def test_lengths_and_turns_of_a_range_differ_from_draw_to_draw() -> None:
         num_conversations=9, turns=(2, 5), request_length=(3, 40), output_length=(1, 30)
     )
     assert {len(one.turns) for one in load.conversations} == {2, 3, 4, 5}
-    assert len({len(ids) for turns in said(load) for ids in turns}) > 5
+    assert all(len({len(ids) for ids in turns}) > 1 for turns in said(load))
     assert len({turn.output_length for one in load.conversations for turn in one.turns}) > 5
 
 
@@ -109,6 +109,11 @@ def test_conversations_take_the_system_prompts_in_turn() -> None:
     assert heads[0] == heads[2] == heads[4] != heads[1] == heads[3]
     assert {len(load.say(number, 1).ids) for number in range(5)} == {10}
     assert {len(load.say(number, 2).ids) for number in range(5)} == {4}
+
+
+def test_system_prompts_may_differ_in_length() -> None:
+    load = MultiTurn(num_conversations=30, system_prompts=30, system_length=(5, 7))
+    assert {len(load.say(number, 1).ids) - 250 for number in range(30)} == {5, 6, 7}
 
 
 def test_in_text_the_system_prompt_is_a_message_of_its_own() -> None:
