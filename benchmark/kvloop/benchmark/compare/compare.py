@@ -60,7 +60,7 @@ def _require_samples(report: Report, file: str) -> None:
     if any(arm.counts.completed for arm in report.arms) and not report.samples:
         raise ConfigError(
             f"{file or report.title}: holds no samples, and an interval needs them; "
-            "write it with --json FILE and without --samples no"
+            "write it with --json FILE and without --no-samples"
         )
 
 
