@@ -28,11 +28,12 @@ def cautions(run: RunData, arms: Sequence[ArmResult]) -> tuple[str, ...]:
     return tuple(
         line
         for part in (
+            _failures(run, arms),
             _weak_reuse(run, arms),
             _false_controls(run, arms),
             _warm_starts(run),
             _above_ceiling(run, arms),
-            _failures(run, arms),
+            _unlike_arms(run, arms),
             _driver(run),
             _too_few(run),
             _order(run),
@@ -113,8 +114,13 @@ def _above_ceiling(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
 
 
 def _failures(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
+    if not run.driven.samples:
+        yield "NO ANSWERS: not one request was answered"
     if run.driven.is_cut_short:
         yield "the run ended before its load did: arms may have held different conversations"
+
+
+def _unlike_arms(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
     lost = {arm.arm: arm.counts.failed + arm.counts.not_sent for arm in arms}
     if len(set(lost.values())) > 1:
         each = ", ".join(f"{arm} {num}" for arm, num in lost.items())

@@ -150,7 +150,8 @@ def _times(interval: Interval, *, is_inverted: bool, over: str = "") -> tuple[st
     """How many times, and its interval in brackets."""
     value, low, high = interval.value, interval.low, interval.high
     if low is None or high is None:
-        return _number(1 / value if is_inverted else value), " (too few for an interval)"
+        few = f"{over.removeprefix(' over ')}: " if over else ""
+        return _number(1 / value if is_inverted else value), f" ({few}too few for an interval)"
     chance = "; may be no difference" if low <= 1 <= high else ""
     if is_inverted:
         value, low, high = 1 / value, 1 / high, 1 / low
