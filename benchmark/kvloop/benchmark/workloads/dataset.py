@@ -19,6 +19,8 @@ from kvloop.shared_cache.errors import ConfigError
 
 Answers = Literal["server", "recorded"]
 
+DEFAULT_OUTPUT = 128
+"""Tokens; also of a turn without a recorded answer where lengths are as recorded."""
 _WARM_UP_WORDS = 50
 _TOKEN_CHARS = 4
 """Characters of a token in common English; only the server knows its own."""
@@ -39,10 +41,8 @@ class DatasetOptions:
     """Of each conversation at most."""
     max_message_chars: int | None = None
     """Longer messages and recorded answers are cut."""
-    output_length: int | Literal["recorded"] = 128
+    output_length: int | Literal["recorded"] = DEFAULT_OUTPUT
     """Tokens of each answer; "recorded": as the recorded one, four characters a token."""
-    default_output: int = 128
-    """Tokens of an answer of which the file says nothing, where they are as recorded."""
     max_output: int | None = None
     is_strict: bool = False
     seed: int = 0
@@ -166,7 +166,7 @@ def _output_length(turn: ChatTurn, options: DatasetOptions) -> int:
     length = options.output_length
     if length == "recorded":
         chars = len(turn.recorded or "")
-        length = -(-chars // _TOKEN_CHARS) or options.default_output
+        length = -(-chars // _TOKEN_CHARS) or DEFAULT_OUTPUT
     return length if options.max_output is None else min(length, options.max_output)
 
 
