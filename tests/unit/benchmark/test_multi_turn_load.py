@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvloop.benchmark.workloads.agent import Agent
+from kvloop.benchmark.workloads.long_doc import LongDocument
 from kvloop.benchmark.workloads.multi_turn import MultiTurn
 from kvloop.benchmark.workloads.plan import Workload, num_requests
+from kvloop.benchmark.workloads.scripted import Scripted
 from kvloop.shared_cache.errors import ConfigError
 
 
@@ -178,12 +181,12 @@ def test_the_report_gets_the_flags_and_what_they_came_to() -> None:
     words = load.describe()
     assert words["kind"] == load.kind == "multi-turn"
     assert words["turns"] == [2, 3] and words["branches"] == 1 and words["think_s"] == 2.0
-    assert words["all_conversations"] == 8
+    assert words["conversations"] == 8
     assert words["requests"] == num_requests(load)
     longest = max(
         len(one.turns) + (one.branch.turns if one.branch else 0) for one in load.conversations
     )
-    assert words["longest_prompt"] == longest * 10 + (longest - 1) * 4
+    assert words["context_needed"] == longest * 14
 
 
 @pytest.mark.parametrize(
@@ -205,6 +208,28 @@ def test_the_report_gets_the_flags_and_what_they_came_to() -> None:
 def test_a_wrong_value_names_its_flag(field: str, value: Any, flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
         MultiTurn(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("load", "needed", "flag"),
+    [
+        (MultiTurn(turns=3, request_length=10, output_length=4), 42, "--turns"),
+        (MultiTurn(turns=3, request_length=9, output_length=5, branches=1), 42, "--turns"),
+        (
+            LongDocument(document_length=50, questions=2, question_length=5),
+            188,
+            "--document-length",
+        ),
+        (Agent(tools_length=9, task_length=1, steps=1, output_length=7), 17, "--steps"),
+    ],
+)
+def test_a_load_that_a_model_cannot_take_names_what_to_lower(
+    load: Scripted, needed: int, flag: str
+) -> None:
+    load.check_context(None)
+    load.check_context(needed)
+    with pytest.raises(ConfigError, match=rf"{needed} tokens, the model takes 16: lower .*{flag}"):
+        load.check_context(16)
 
 
 @pytest.mark.parametrize("turn", [0, 2, 3])

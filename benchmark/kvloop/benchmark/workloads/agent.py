@@ -32,6 +32,7 @@ class Agent(Scripted):
     """
 
     kind: ClassVar[str] = "agent"
+    lengths: ClassVar[str] = "--steps, --result-length or --tools-length"
     agents: int = 4
     steps: Amount = 6
     """Requests of an agent: its task, then one for each result."""

@@ -28,6 +28,7 @@ class LongDocument(Scripted):
     """Documents with several questions each; fields are the command's flags."""
 
     kind: ClassVar[str] = "long-doc"
+    lengths: ClassVar[str] = "--document-length or --questions"
     documents: int = 4
     document_length: Amount = 2000
     """Tokens of a document."""

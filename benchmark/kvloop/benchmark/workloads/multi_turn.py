@@ -25,6 +25,7 @@ class MultiTurn(Scripted):
     """Chats that may share system prompts and may branch; fields are the command's flags."""
 
     kind: ClassVar[str] = "multi-turn"
+    lengths: ClassVar[str] = "--turns, --request-length or --output-length"
     num_conversations: int = 4
     """Without their branches."""
     turns: Amount = 5

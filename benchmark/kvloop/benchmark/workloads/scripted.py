@@ -26,6 +26,8 @@ class Scripted(ABC):
     """
 
     kind: ClassVar[str]
+    lengths: ClassVar[str]
+    """The flags that make prompts long."""
     content: Content = "token-ids"
     id_range: tuple[int, int] = (1000, 20000)
     """Token ids are drawn from [low, high): ordinary words in common vocabularies."""
@@ -63,15 +65,28 @@ class Scripted(ABC):
         return Said(ids=tuple(id_ for part in parts for id_ in self._ids(part)))
 
     def describe(self) -> dict[str, Any]:
-        """The flags, how many requests they came to, and the longest prompt."""
+        """The flags, how many requests they came to, and the context that these need."""
         flags = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
         return {
             "kind": self.kind,
             **{name: list(one) if isinstance(one, tuple) else one for name, one in flags.items()},
-            "all_conversations": len(self.conversations),
+            "conversations": len(self.conversations),
             "requests": sum(len(one.turns) for one in self.conversations),
-            "longest_prompt": max(_prompt_lengths(self.scripts)),
+            "context_needed": self.context_needed,
         }
+
+    @property
+    def context_needed(self) -> int:
+        """The longest prompt with its answer, in tokens; words in text, which are more tokens."""
+        return max(ends[-1] for ends in _ends(self.scripts))
+
+    def check_context(self, context: int | None) -> None:
+        """Raise ConfigError where the load needs more tokens than that; None: nobody knows."""
+        if context is not None and self.context_needed > context:
+            raise ConfigError(
+                f"the longest prompt and its answer are {self.context_needed} tokens, the model "
+                f"takes {context}: lower {self.lengths}"
+            )
 
     def draw(self, *what: object) -> Random:
         """Of one number of the load, named by `what`: no other depends on it."""
@@ -96,16 +111,12 @@ class Scripted(ABC):
         return draw_text(self.seed, part.key, part.length)
 
 
-def _prompt_lengths(scripts: Sequence[Script]) -> list[int]:
-    """Of each conversation's last prompt, which is its longest."""
-    after: list[list[int]] = []
+def _ends(scripts: Sequence[Script]) -> list[list[int]]:
     """By conversation, tokens up to each answer's end, its parent's first turns included."""
-    longest: list[int] = []
+    ends: list[list[int]] = []
     for script in scripts:
-        ends = list(after[script.branch.parent][: script.branch.turns]) if script.branch else []
-        after.append(ends)
+        mine = list(ends[script.branch.parent][: script.branch.turns]) if script.branch else []
+        ends.append(mine)
         for line in script.lines:
-            prompt = (ends[-1] if ends else 0) + line.length
-            ends.append(prompt + line.turn.output_length)
-        longest.append(prompt)
-    return longest
+            mine.append((mine[-1] if mine else 0) + line.length + line.turn.output_length)
+    return ends
