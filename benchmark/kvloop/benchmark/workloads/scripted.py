@@ -70,9 +70,9 @@ class Scripted(ABC):
         return {
             "kind": self.kind,
             **{name: list(one) if isinstance(one, tuple) else one for name, one in flags.items()},
-            "conversations": len(self.conversations),
+            "all_conversations": len(self.conversations),
             "requests": sum(len(one.turns) for one in self.conversations),
-            "context_needed": self.context_needed,
+            "longest_with_answer": self.context_needed,
         }
 
     @property
