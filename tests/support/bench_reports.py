@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from statistics import fmean
+from dataclasses import dataclass, field
 
-from kvloop.benchmark.arms import ARMS, Arm
-from kvloop.benchmark.results.document import (
-    ArmResult,
-    CeilingResult,
-    Claim,
-    Counts,
-    DriverCost,
-    Goodput,
-    LengthSummary,
-    Rates,
-    Report,
-    Savings,
-    SegmentResult,
-    Server,
-    Spread,
-    StepResult,
-    Summary,
-    TurnSummary,
-)
+from kvloop.benchmark.arms import ARMS, Arm, Segment
+from kvloop.benchmark.driver.driven import Driven
+from kvloop.benchmark.results.build import About, build_report
+from kvloop.benchmark.results.document import DriverCost, Report, SegmentResult, Spread
+from kvloop.benchmark.results.goodput import Objectives
 from kvloop.benchmark.sample import Failure, Sample, Sources
+from kvloop.benchmark.workloads.plan import Ceiling, Content, Conversation, Said, Turn
 
 REQUEST_TOKENS = 250
 ANSWER_TOKENS = 32
@@ -78,7 +63,7 @@ def make_run(seed: int, shape: Shape) -> Run:
         for round_ in range(shape.rounds):
             for arm in _rotated(shape.arms, round_):
                 began = now
-                held = range(round_, shape.conversations, shape.rounds)
+                held = _held(shape, round_)
                 for lane in range(shape.clients):
                     chosen = held[lane :: shape.clients]
                     end = _hold(rng, run, shape, arm, step, round_, began, chosen)
@@ -149,8 +134,8 @@ def _answer(
     conversation: int,
     turn: int,
 ) -> Sample:
-    prompt = REQUEST_TOKENS * turn + ANSWER_TOKENS * (turn - 1)
-    reusable = max(0, prompt - REQUEST_TOKENS - 1) if arm != "all_miss" else 0
+    prompt = prompt_tokens(turn)
+    reusable = reusable_tokens(turn) if arm != "all_miss" else 0
     cached = reusable // 16 * 16 if arm in ("on", "l3_only") else 0
     rate = shape.rates[step]
     crowd = 1.0 if rate is None else 1 / max(0.08, 1 - rate / CAPACITY)
@@ -195,223 +180,94 @@ def _sources(arm: Arm, prompt: int, cached: int, turn: int) -> Sources:
     )
 
 
-def report_of(shape: Shape, run: Run) -> Report:
-    """The numbers of a run, by the plainest arithmetic."""
-    arms = tuple(_arm(arm, shape, run) for arm in shape.arms)
-    return Report(
-        title=f"{shape.conversations} conversations of {shape.turns} turns",
-        command="kvloop bench multi-turn http://127.0.0.1:8000 --arms on,bypassed --seed 0",
-        version="0.1.0",
-        hardware="2 shared cores, AMD Zen 3, no GPU",
-        started_at="2026-11-22T16:00:00+00:00",
-        duration_s=run.segments[-1].ended_at,
-        server=Server(
-            url="http://127.0.0.1:8000",
-            model="SmolLM2-135M-Instruct",
-            name="kvloop" if shape.has_sources else "other",
-        ),
-        workload={
-            "kind": "multi-turn",
-            "content": "token-ids",
-            "clients": shape.clients,
-            "conversations": shape.conversations,
-            "turns": shape.turns,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeUpLoad:
+    """The Workload that a made-up run held; it says nothing."""
+
+    shape: Shape
+    kind: str = "multi-turn"
+    content: Content = "token-ids"
+
+    @property
+    def conversations(self) -> tuple[Conversation, ...]:
+        turns = (Turn(output_length=ANSWER_TOKENS),) * self.shape.turns
+        return (Conversation(turns=turns),) * self.shape.conversations
+
+    @property
+    def ceiling(self) -> Ceiling:
+        prompts = [prompt_tokens(turn) for turn in range(1, self.shape.turns + 1)]
+        reusable = [reusable_tokens(turn) for turn in range(1, self.shape.turns + 1)]
+        return Ceiling(
+            tokens=self.shape.conversations * sum(prompts),
+            reusable_tokens=self.shape.conversations * sum(reusable),
+            words="every turn repeats its history",
+        )
+
+    def say(self, conversation: int, turn: int) -> Said:
+        raise NotImplementedError("nobody asks a made-up load")
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "clients": self.shape.clients,
+            "turns": self.shape.turns,
             "request_length": REQUEST_TOKENS,
             "output_length": ANSWER_TOKENS,
             "seed": 0,
-        },
-        ceiling=CeilingResult(
-            tokens=1000, reusable_tokens=740, rate=0.74, words="every turn repeats its history"
-        ),
-        arms=arms,
-        steps=_steps(shape, run),
-        claims=_claims(arms, shape),
-        savings=_savings(arms),
-        answers_compared=shape.conversations * shape.turns,
-        answers_different=0,
-        driver=DriverCost(
+        }
+
+
+def report_of(shape: Shape, run: Run) -> Report:
+    """The report that `kvloop bench` would make of it."""
+    driven = Driven(
+        started_at="2026-11-22T16:00:00+00:00",
+        duration_s=run.segments[-1].ended_at,
+        server_name="kvloop" if shape.has_sources else "other",
+        samples=tuple(sorted(run.samples, key=lambda s: s.ended_at)),
+        failures=tuple(sorted(run.failures, key=lambda f: f.at_s)),
+        segments=tuple(run.segments),
+        cost=DriverCost(
             lag_ms=Spread(mean=0.2, p50=0.1, p90=0.4, p99=1.3, max=4.0),
             cpu_share=0.07,
             most_streams=shape.clients,
             is_bottleneck=False,
             words="the driver was never more than 4 ms late",
         ),
-        segments=tuple(run.segments),
-        failures=tuple(run.failures),
-        samples=tuple(sorted(run.samples, key=lambda s: s.sent_at)),
     )
-
-
-def _arm(arm: Arm, shape: Shape, run: Run) -> ArmResult:
-    samples = [s for s in run.samples if s.arm == arm]
-    seconds = math.fsum(s.ended_at - s.began_at for s in run.segments if s.arm == arm)
-    planned = shape.conversations * shape.turns * len(shape.rates)
-    failures = [f for f in run.failures if f.arm == arm]
-    return ArmResult(
-        arm=arm,
-        counts=_counts(planned, samples, failures),
-        seconds=seconds,
-        rates=_rates(samples, seconds),
-        errors=dict(Counter(f.kind for f in failures).most_common()),
-        fallbacks={},
-        turns=tuple(
-            TurnSummary(turn=t, summary=summarize([s for s in samples if s.turn == t]))
-            for t in range(1, shape.turns + 1)
+    return build_report(
+        about=About(
+            title=f"{shape.conversations} conversations of {shape.turns} turns",
+            command="kvloop bench multi-turn http://127.0.0.1:8000 --arms on,bypassed --seed 0",
+            version="0.1.0",
+            hardware="2 shared cores, AMD Zen 3, no GPU",
+            server_url="http://127.0.0.1:8000",
+            model="SmolLM2-135M-Instruct",
         ),
-        lengths=_lengths(samples),
-        later_turns=summarize([s for s in samples if s.turn > 1]),
-        all=summarize(samples),
-        goodput=_goodput(samples, planned, seconds),
-    )
-
-
-def _counts(planned: int, samples: Sequence[Sample], failures: Sequence[Failure]) -> Counts:
-    return Counts(
-        planned=planned,
-        completed=len(samples),
-        failed=len(failures),
-        not_sent=planned - len(samples) - len(failures),
-        short_answers=0,
-    )
-
-
-def _rates(samples: Sequence[Sample], seconds: float) -> Rates:
-    return Rates(
-        requests_per_s=len(samples) / seconds,
-        output_tokens_per_s=sum(s.completion_tokens for s in samples) / seconds,
-        prompt_tokens_per_s=sum(s.prompt_tokens for s in samples) / seconds,
-    )
-
-
-def _goodput(samples: Sequence[Sample], planned: int, seconds: float) -> Goodput:
-    met = sum(s.ttft_s <= 0.5 for s in samples)
-    return Goodput(
-        ttft_ms=500.0, tpot_ms=None, met=met, share=met / planned, requests_per_s=met / seconds
-    )
-
-
-def _lengths(samples: Sequence[Sample]) -> tuple[LengthSummary, ...]:
-    exponents = sorted({s.prompt_tokens.bit_length() for s in samples})
-    return tuple(
-        LengthSummary(
-            low=2 ** (e - 1),
-            high=2**e,
-            summary=summarize([s for s in samples if s.prompt_tokens.bit_length() == e]),
-        )
-        for e in exponents
-    )
-
-
-def _steps(shape: Shape, run: Run) -> tuple[StepResult, ...]:
-    if len(shape.rates) == 1:
-        return ()
-    return tuple(
-        _step(shape, run, step, rate, arm)
-        for step, rate in enumerate(shape.rates)
-        for arm in shape.arms
-    )
-
-
-def _step(shape: Shape, run: Run, step: int, rate: float | None, arm: Arm) -> StepResult:
-    samples = [s for s in run.samples if s.arm == arm and s.step == step]
-    failures = [f for f in run.failures if f.arm == arm and f.step == step]
-    held = [s for s in run.segments if s.arm == arm and s.step == step]
-    seconds = math.fsum(s.ended_at - s.began_at for s in held)
-    planned = shape.conversations * shape.turns
-    return StepResult(
-        arm=arm,
-        step=step,
-        rate=rate,
-        counts=_counts(planned, samples, failures),
-        rates=_rates(samples, seconds),
-        all=summarize(samples),
-        goodput=_goodput(samples, planned, seconds),
-    )
-
-
-def _claims(arms: Sequence[ArmResult], shape: Shape) -> tuple[Claim, ...]:
-    by_name = {arm.arm: arm for arm in arms}
-    control = next((by_name[a] for a in ("bypassed", "all_miss") if a in by_name), None)
-    if control is None or control.later_turns.ttft_ms is None:
-        return ()
-    claims = []
-    for arm in arms:
-        spread = arm.later_turns.ttft_ms
-        if arm is control or spread is None:
-            continue
-        value = spread.p50 / control.later_turns.ttft_ms.p50
-        claims.append(
-            Claim(
-                name="ttft_later_turns",
-                arm=arm.arm,
-                control=control.arm,
-                value=value,
-                low=0.93 * value,
-                high=1.08 * value,
-                num_conversations=shape.conversations,
-                words=f"later turns' first token comes {1 / value:.2f} x sooner",
-            )
-        )
-    return tuple(claims)
-
-
-def _savings(arms: Sequence[ArmResult]) -> Savings | None:
-    by_name = {arm.arm: arm for arm in arms}
-    if "on" not in by_name or "bypassed" not in by_name:
-        return None
-    requests = max(1, by_name["on"].counts.completed)
-    gpu_s = by_name["bypassed"].seconds - by_name["on"].seconds
-    return Savings(
-        arm="on",
-        control="bypassed",
-        gpu_s=gpu_s,
-        low=0.9 * gpu_s,
-        high=1.1 * gpu_s,
-        per_1000_requests_s=1000 * gpu_s / requests,
+        workload=MadeUpLoad(shape=shape),
+        plan=[_planned(shape, segment) for segment in run.segments],
+        driven=driven,
+        objectives=Objectives(ttft_ms=500.0),
         price_per_gpu_hour=2.5,
-        price_per_1000_requests=1000 * gpu_s / requests / 3600 * 2.5,
-        how="estimated from TTFT",
     )
 
 
-def summarize(samples: Sequence[Sample]) -> Summary:
-    """Totals and spreads of some samples."""
-    prompt = sum(s.prompt_tokens for s in samples)
-    reusable = sum(s.reusable_tokens for s in samples)
-    counts = [s.cached_tokens for s in samples if s.cached_tokens is not None]
-    cached = sum(counts) if counts else None
-    return Summary(
-        requests=len(samples),
-        prompt_tokens=prompt,
-        completion_tokens=sum(s.completion_tokens for s in samples),
-        reusable_tokens=reusable,
-        cached_tokens=cached,
-        hit_rate=cached / prompt if cached is not None and prompt else None,
-        reusable_rate=reusable / prompt if prompt else 0.0,
-        ttft_ms=_spread(s.ttft_s for s in samples),
-        itl_ms=_spread(gap for s in samples for gap in s.itl_s),
-        tpot_ms=_spread(s.tpot_s for s in samples if s.tpot_s is not None),
-        e2e_ms=_spread(s.e2e_s for s in samples),
-        queued_ms=_spread(s.queued_s for s in samples),
-        sources=_sum_sources([s.sources for s in samples if s.sources is not None]),
+def _planned(shape: Shape, segment: SegmentResult) -> Segment:
+    return Segment(
+        arm=segment.arm,
+        step=segment.step,
+        round=segment.round,
+        conversations=tuple(_held(shape, segment.round)),
+        salt=f"{segment.arm}-{segment.step}",
+        rate=segment.rate,
     )
 
 
-def _spread(seconds: Iterable[float]) -> Spread | None:
-    ordered = sorted(1000 * value for value in seconds)
-    if not ordered:
-        return None
-
-    def rank(share: float) -> float:
-        return ordered[round(share * (len(ordered) - 1))]
-
-    return Spread(
-        mean=fmean(ordered), p50=rank(0.5), p90=rank(0.9), p99=rank(0.99), max=ordered[-1]
-    )
+def _held(shape: Shape, round_: int) -> range:
+    return range(round_, shape.conversations, shape.rounds)
 
 
-def _sum_sources(each: Sequence[Sources]) -> Sources | None:
-    if not each:
-        return None
-    names = (f.name for f in fields(Sources))
-    return Sources(**{name: sum(getattr(s, name) for s in each) for name in names})
+def prompt_tokens(turn: int) -> int:
+    return REQUEST_TOKENS * turn + ANSWER_TOKENS * (turn - 1)
+
+
+def reusable_tokens(turn: int) -> int:
+    return max(0, prompt_tokens(turn) - REQUEST_TOKENS - 1)

@@ -1,0 +1,1 @@
+"""The page's plots, each a pure function of the report."""

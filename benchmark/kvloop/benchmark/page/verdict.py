@@ -1,0 +1,198 @@
+"""What the run showed, in plain words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kvloop.benchmark.arms import Arm
+from kvloop.benchmark.page import looks, units
+from kvloop.benchmark.results.document import ArmResult, Claim, Report, Savings
+
+CLAIM = "ttft_later_turns"
+_CONTROLS: tuple[Arm, ...] = ("bypassed", "all_miss")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """A number that stands by itself."""
+
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The first sentence is the answer; the others bound it."""
+
+    headline: str
+    sentences: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+
+
+def judge(report: Report) -> Verdict:
+    """Of any report, also one in which nothing was answered."""
+    return Verdict(
+        headline=_headline(report),
+        sentences=tuple(_sentences(report)),
+        tiles=tuple(_tiles(report)),
+    )
+
+
+def main_arm(report: Report) -> ArmResult | None:
+    """`on`, else the first arm that answered anything."""
+    answered = [a for a in report.arms if a.all.requests]
+    return next((a for a in answered if a.arm == "on"), answered[0] if answered else None)
+
+
+def control_of(report: Report, arm: ArmResult) -> ArmResult | None:
+    """The arm without reuse that answered later turns."""
+    for name in _CONTROLS:
+        for other in report.arms:
+            if other.arm == name != arm.arm and other.later_turns.ttft_ms is not None:
+                return other
+    return None
+
+
+def _headline(report: Report) -> str:
+    arm = main_arm(report)
+    if arm is None:
+        return "No request was answered: this run measured nothing."
+    mine, control = arm.later_turns.ttft_ms, control_of(report, arm)
+    if mine is None:
+        spread = arm.all.ttft_ms
+        took = units.duration(spread.p50 if spread else None)
+        return f"The first token came after {took} (median); no conversation had a second turn."
+    took = units.duration(mine.p50)
+    if control is None or control.later_turns.ttft_ms is None:
+        return (
+            f"The first token of a later turn came after {took} (median). This run has no arm "
+            "without reuse beside it: it cannot say what reuse saved."
+        )
+    instead = units.duration(control.later_turns.ttft_ms.p50)
+    with_what = "With reuse" if arm.arm == "on" else f"In the arm “{looks.NAMES[arm.arm]}”"
+    start = f"{with_what} the first token of a later turn comes after {took} instead of {instead}"
+    claim = _claim(report, arm.arm, control.arm)
+    return f"{start}: {_how_much(claim)}." if claim else f"{start} (medians)."
+
+
+def _claim(report: Report, arm: Arm, control: Arm) -> Claim | None:
+    names = (c for c in report.claims if c.arm == arm and c.control == control)
+    return next((c for c in names if c.name == CLAIM), None)
+
+
+def _how_much(claim: Claim) -> str:
+    """Of a ratio of times: so many times sooner, or later, or neither."""
+    low, high, is_sooner = claim.low, claim.high, claim.value < 1
+    factor, word = (1 / claim.value, "sooner") if is_sooner else (claim.value, "later")
+    held = units.count(claim.num_conversations, "conversation")
+    if low is None or high is None:
+        return f"{factor:.2f} x {word}, but {held} are too few to say how sure that is"
+    if low <= 1 <= high:
+        ratio = f"{claim.value:.2f}, 95 % between {low:.2f} and {high:.2f}"
+        return f"no difference can be shown (ratio {ratio}, from {held})"
+    ends = (1 / high, 1 / low) if is_sooner else (low, high)
+    return f"{factor:.2f} x {word} (95 % between {ends[0]:.2f} and {ends[1]:.2f}, from {held})"
+
+
+def _sentences(report: Report) -> Iterator[str]:
+    yield _answered(report)
+    arm = main_arm(report)
+    if arm is not None:
+        yield _hits(report, arm)
+    if report.savings is not None:
+        yield _saved(report.savings)
+    if report.answers_compared and not report.answers_different:
+        yield (
+            f"All {units.count(report.answers_compared, 'answer')} that several arms gave were "
+            "the same in each."
+        )
+
+
+def _answered(report: Report) -> str:
+    planned = sum(a.counts.planned for a in report.arms)
+    completed = sum(a.counts.completed for a in report.arms)
+    arms = f"{len(report.arms)} arms" if len(report.arms) > 1 else "one arm"
+    took = units.duration(1000 * report.duration_s)
+    num = "All" if completed == planned else f"{units.count(completed)} of"
+    return f"{num} {units.count(planned)} requests of {arms} were answered, within {took}."
+
+
+def _hits(report: Report, arm: ArmResult) -> str:
+    summary = arm.later_turns if arm.later_turns.requests else arm.all
+    what = "later turns'" if arm.later_turns.requests else "the"
+    if summary.hit_rate is None:
+        return "The server does not report how many prompt tokens it had cached."
+    possible = units.share(summary.reusable_rate)
+    sentence = (
+        f"{units.share(summary.hit_rate)} of {what} prompt tokens came from the cache, of "
+        f"{possible} that their own conversations allow"
+    )
+    if report.ceiling is None:
+        return f"{sentence}."
+    return (
+        f"{sentence}; over all turns {units.share(arm.all.hit_rate)}, where the load allows "
+        f"{units.share(report.ceiling.rate)}."
+    )
+
+
+def _saved(savings: Savings) -> str:
+    kind = "saved" if savings.gpu_s >= 0 else "cost"
+    price = ""
+    if savings.price_per_1000_requests is not None:
+        price = (
+            f", {units.digits(abs(savings.price_per_1000_requests))} at a price of "
+            f"{units.digits(savings.price_per_gpu_hour or 0)} an hour"
+        )
+    return (
+        f"Reuse {kind} {units.digits(abs(savings.per_1000_requests_s))} seconds of computing per "
+        f"1,000 requests{price} ({savings.how})."
+    )
+
+
+def _tiles(report: Report) -> Iterator[Tile]:
+    arm = main_arm(report)
+    if arm is None:
+        return
+    name = looks.NAMES[arm.arm]
+    if (mine := arm.later_turns.ttft_ms) is not None:
+        control = control_of(report, arm)
+        spread = control.later_turns.ttft_ms if control else None
+        without = f"; {units.duration(spread.p50)} without reuse" if spread else ""
+        yield Tile(
+            label="first token of later turns",
+            value=units.duration(mine.p50),
+            detail=f"median, {name}{without}",
+        )
+    if arm.all.hit_rate is not None:
+        yield Tile(
+            label="prompt tokens from the cache",
+            value=units.share(arm.all.hit_rate),
+            detail=f"{name}, all turns; {units.share(_possible(report, arm))} possible",
+        )
+    yield Tile(
+        label="output tokens a second",
+        value=units.digits(arm.rates.output_tokens_per_s),
+        detail=f"{name}; {units.digits(arm.rates.requests_per_s)} requests a second",
+    )
+    if (goodput := arm.goodput) is not None:
+        yield Tile(
+            label="requests within the objective",
+            value=units.share(goodput.share),
+            detail=f"{name}; {objective(goodput.ttft_ms, goodput.tpot_ms)}",
+        )
+
+
+def _possible(report: Report, arm: ArmResult) -> float:
+    return report.ceiling.rate if report.ceiling else arm.all.reusable_rate
+
+
+def objective(ttft_ms: float | None, tpot_ms: float | None) -> str:
+    """A goodput's objective."""
+    parts = [
+        f"{name} within {units.duration(value)}"
+        for name, value in (("TTFT", ttft_ms), ("TPOT", tpot_ms))
+        if value is not None
+    ]
+    return " and ".join(parts)
