@@ -84,10 +84,6 @@ class _Pick:
     num: int = 0
     groups: list[Group] = field(default_factory=list)
 
-    @property
-    def is_done(self) -> bool:
-        return self.num == self.limit and self.seen >= self.min_reuse * self.ids
-
     def take(self, group: Group) -> bool:
         """Take a conversation that fits and keeps the share, or brings it nearer."""
         if self.num + len(group) > self.limit:
@@ -120,22 +116,22 @@ def pick_conversations(
     def reuse_of(group: Group) -> Reuse:
         return count_reuse((requests[i] for i in group), common)
 
+    def reuse_of_all(chosen: Iterable[Group]) -> Reuse:
+        return count_reuse(requests[i] for i in sorted(i for group in chosen for i in group))
+
     drawn = list(groups)
     new_random(seed, "excerpt").shuffle(drawn)
     best_first = sorted(drawn, key=lambda group: -_surplus(reuse_of(group), min_reuse))
-    pick = None
     for order in (drawn, best_first):
         # all conversations begin with the common ids, and only the first finds them new
         pick = _Pick(reuse_of, limit, min_reuse, seen=-len(common))
         _fill(pick, order)
-        if pick.is_done:
+        if pick.num == limit and reuse_of_all(pick.groups).share >= min_reuse:
             return tuple(sorted(pick.groups))
-    assert pick is not None
     raise ConfigError(
-        f"--min-reuse {min_reuse:g}: no {limit} requests of this trace reuse so much, "
-        f"{_most(pick)}; all {sum(map(len, groups))} reuse "
-        f"{count_reuse(requests[i] for i in sorted(i for g in groups for i in g)).share:.3f}; "
-        "give a lower --min-reuse or another --limit"
+        f"--min-reuse {min_reuse:g}: no {limit} requests of this trace were found that reuse so "
+        f"much; all {sum(map(len, groups))} reuse {reuse_of_all(groups).share:.3f}; give a lower "
+        "--min-reuse or another --limit"
     )
 
 
@@ -156,9 +152,3 @@ def _fill(pick: _Pick, order: Sequence[Group]) -> None:
 def _surplus(reuse: Reuse, min_reuse: float) -> float:
     """Ids seen before beyond the share that is wanted."""
     return reuse.seen - min_reuse * reuse.ids
-
-
-def _most(pick: _Pick) -> str:
-    if not pick.num or pick.seen < pick.min_reuse * pick.ids:
-        return "nor do fewer"
-    return f"{pick.num} were found that do"
