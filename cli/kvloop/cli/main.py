@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import cast
 
 from kvloop.cli import (
-    bench_command,
     cache_command,
     canary_command,
     nixl_store_command,
@@ -17,6 +16,7 @@ from kvloop.cli import (
     store_command,
     up_command,
 )
+from kvloop.cli.bench import command as bench_command
 from kvloop.cli.help_format import Command, HelpFormatter
 from kvloop.shared_cache.errors import ConfigError, KVLoopError
 
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     2 for a wrong flag, 1 for what else stops it, 130 after Ctrl-C.
     """
     args = build_parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else argv
     try:
         return cast(Command, args.run)(args)
     except KVLoopError as error:

@@ -102,6 +102,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> BadAnswer:
 class _Model(msgspec.Struct):
     id: str
     max_model_len: int | None = None
+    owned_by: str = ""
 
 
 class _Models(msgspec.Struct):
@@ -115,6 +116,8 @@ class ServedModel:
     name: str
     context: int | None
     """Tokens of prompt and answer together; None: it does not say."""
+    is_kvloop: bool = False
+    """Whether kvloop serves it, by what it says of its models."""
 
 
 async def find_model(
@@ -122,12 +125,14 @@ async def find_model(
 ) -> ServedModel:
     """The model of that name, or the first that the server names; raises ConfigError."""
     models = await _ask_models(http, url, api_key)
-    if name is not None:
-        context = next((model.max_model_len for model in models if model.id == name), None)
-        return ServedModel(name=name, context=context)
-    if not models:
+    named = models if name is None else [model for model in models if model.id == name]
+    if named:
+        first = named[0]
+        is_kvloop = first.owned_by == "kvloop"
+        return ServedModel(name=first.id, context=first.max_model_len, is_kvloop=is_kvloop)
+    if name is None:
         raise ConfigError(f"URL {url}: /v1/models names no model; name one with --model")
-    return ServedModel(name=models[0].id, context=models[0].max_model_len)
+    return ServedModel(name=name, context=None)
 
 
 async def _ask_models(http: aiohttp.ClientSession, url: str, api_key: str | None) -> list[_Model]:
