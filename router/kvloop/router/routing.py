@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from kvloop.shared_cache.affinity import REQUEST_COST_TOKENS, affinity
 from kvloop.shared_cache.wire import NodeRecord, PrefillCandidate
 
-REQUEST_COST_TOKENS = 512
-"""A request already on a node weighs as much as this many tokens that are not cached there."""
 SAME_ZONE_TOKENS = 128
 """A node in the same zone is preferred as if it held this many tokens more."""
 FRESH_TOKENS = 2 * REQUEST_COST_TOKENS
@@ -66,7 +65,7 @@ def can_pair(prefill: NodeRecord, decode: NodeRecord) -> bool:
 def _score(node: NodeRecord, held_pages: int, load: int, zone: str) -> int:
     held = held_pages * node.page_size
     near = SAME_ZONE_TOKENS if zone and node.zone == zone else 0
-    return held + near - REQUEST_COST_TOKENS * load
+    return affinity(held + near, load)
 
 
 def _rotate(nodes: Sequence[NodeRecord], turn: int) -> list[NodeRecord]:
