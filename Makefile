@@ -34,13 +34,13 @@ lint: $(STAMP) ## Style, types and imports between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Most tests wait for other processes: two files at a time. Whole loops have the machine to themselves.
+# Most tests wait for other processes: two files at a time, whole loops beside loops only.
 ALONE := tests/integration/loop tests/integration/engine
 # Exit status 5 is no fault where ARGS chose no test of one half.
 NONE_CHOSEN := { [ $$? = 5 ] && [ -n '$(ARGS)' ]; }
 define run_tests
 	$(BIN)/pytest -m "$(1)" $(ALONE:%=--ignore=%) -n 2 --dist loadfile $(ARGS) || $(NONE_CHOSEN)
-	$(BIN)/pytest -m "$(1)" $(ALONE) $(ARGS) || $(NONE_CHOSEN)
+	$(BIN)/pytest -m "$(1)" $(ALONE) -n 2 --dist loadfile $(ARGS) || $(NONE_CHOSEN)
 endef
 
 test: lint ## Everything that runs in minutes (ARGS="-k name")
