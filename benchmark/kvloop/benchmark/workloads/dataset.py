@@ -173,7 +173,6 @@ def _output_length(turn: ChatTurn, options: DatasetOptions) -> int:
 def _about(chosen: Sequence[Chat], chats: Sequence[Chat], problems: Problems) -> dict[str, Any]:
     turns = [turn for chat in chats for turn in chat.turns]
     messages = [one for turn in turns for one in turn.messages]
-    whole = [one for chat in chosen for turn in chat.turns for one in turn.messages]
     return {
         "requests": len(turns),
         "all_conversations": len(chats),
@@ -181,9 +180,17 @@ def _about(chosen: Sequence[Chat], chats: Sequence[Chat], problems: Problems) ->
         "recorded_answers": sum(turn.recorded is not None for turn in turns),
         "message_chars": sum(len(one.content) for one in messages),
         "longest_message_chars": max(len(one.content) for one in messages),
-        "longest_message_chars_in_file": max(len(one.content) for one in whole),
+        "cut_messages": sum(map(_num_cut, chosen, chats)),
         "dropped_lines": problems.num,
     }
+
+
+def _num_cut(whole: Chat, chat: Chat) -> int:
+    """Messages of the turns that are held."""
+    pairs = zip(whole.turns, chat.turns, strict=False)
+    return sum(
+        a != b for one, cut in pairs for a, b in zip(one.messages, cut.messages, strict=True)
+    )
 
 
 def _warnings(options: DatasetOptions, chats: Sequence[Chat]) -> tuple[str, ...]:

@@ -81,7 +81,9 @@ def _of_list(values: list[Any]) -> Chat:
 def _said(values: object, name: str) -> list[Message]:
     if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
         raise BadChat(f"`{name}` is not made of strings")
-    return [Message(role="user", content=one) for one in values]
+    return [
+        Message(role="user", content=_said_by("user", n, one)) for n, one in enumerate(values, 1)
+    ]
 
 
 def _messages(values: object, role: str, content: str) -> list[Message]:
@@ -96,9 +98,13 @@ def _message(number: int, value: Mapping[str, Any], role: str, content: str) -> 
         raise BadChat(f"message {number}: `{role}` is {_shown(name)}, and none of {_known()}")
     speaker = _SPEAKERS[name]
     text = _text(number, value.get(content), content)
+    return Message(role=speaker, content=_said_by(speaker, number, text))
+
+
+def _said_by(speaker: Speaker, number: int, text: str) -> str:
     if not text.strip() and speaker != "assistant":
-        raise BadChat(f"message {number}: `{content}` of {name} is empty")
-    return Message(role=speaker, content=text)
+        raise BadChat(f"message {number} is empty")
+    return text
 
 
 def _text(number: int, value: object, name: str) -> str:
