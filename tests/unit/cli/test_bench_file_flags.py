@@ -38,12 +38,17 @@ def parsed(module: ModuleType, *flags: str) -> argparse.Namespace:
     return parser.parse_args([name, URL, *flags])
 
 
-def load_of(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *flags: str) -> Any:
-    """What a command line hands to the run."""
+def load_of(
+    module: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    *flags: str,
+    served: ServedModel = SERVED,
+) -> Any:
+    """What a command line hands to the run, made for a server that says its context."""
     loads: list[Any] = []
 
     def run(args: argparse.Namespace, workload: Any) -> int:
-        loads.append(workload)
+        loads.append(workload(served))
         return 0
 
     monkeypatch.setattr(common, "run", run)
@@ -77,9 +82,8 @@ def test_a_flag_of_a_trace_reaches_it(
     trace_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = () if flag == "--context" else ("--context", "4000")
     flags = (flag,) if text is None else (flag, text)
-    load = load_of(trace, monkeypatch, "--trace", str(trace_file), *plain, *flags)
+    load = load_of(trace, monkeypatch, "--trace", str(trace_file), *flags)
     assert isinstance(load, Trace)
     assert getattr(load.options, field) == value != getattr(TraceOptions(trace=trace_file), field)
 
@@ -87,20 +91,19 @@ def test_a_flag_of_a_trace_reaches_it(
 def test_without_flags_a_trace_is_as_its_class_says_and_all_its_conversations_are_held(
     trace_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = ("--trace", str(trace_file), "--context", "4096")
+    flags = ("--trace", str(trace_file))
     options = load_of(trace, monkeypatch, *flags).options
     assert options == TraceOptions(trace=trace_file, context=4096)
     assert parsed(trace, *flags).clients is None
     assert parsed(trace, *flags, "--clients", "3").clients == 3
 
 
-def test_without_a_context_the_servers_is_taken(
+def test_a_server_that_does_not_say_its_context_needs_the_flag(
     trace_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = load_of(trace, monkeypatch, "--trace", str(trace_file))
-    assert make(SERVED).options.context == 4096
+    silent = ServedModel(name="m", context=None)
     with pytest.raises(ConfigError, match="--context: the server does not say"):
-        make(ServedModel(name="m", context=None))
+        load_of(trace, monkeypatch, "--trace", str(trace_file), served=silent)
 
 
 @pytest.mark.parametrize(

@@ -89,4 +89,5 @@ def _run(args: argparse.Namespace) -> int:
         is_strict=args.strict,
         seed=args.seed,
     )
-    return common.run(args, load_dataset(options))
+    # read in the run, whose reports then say what is wrong with the file
+    return common.run(args, lambda _: load_dataset(options))

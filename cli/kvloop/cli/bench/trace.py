@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvloop.cli import flag_types
 from kvloop.cli.bench import common
 from kvloop.cli.bench.content import add_content_flags
 from kvloop.cli.help_format import Subparsers, add_command
+
+if TYPE_CHECKING:
+    from kvloop.benchmark.driver.api import ServedModel
+    from kvloop.benchmark.workloads.plan import Workload
 
 _DESCRIPTION = """\
 Replays a Mooncake-style trace against an OpenAI-compatible server: JSON lines of `timestamp` (ms),
@@ -101,6 +106,8 @@ def _run(args: argparse.Namespace) -> int:
         id_range=args.id_range,
         seed=args.seed,
     )
-    if options.context is not None:
-        return common.run(args, load_trace(options))
-    return common.run(args, lambda model: load_trace(replace(options, context=model.context)))
+
+    def load(model: ServedModel) -> Workload:
+        return load_trace(replace(options, context=options.context or model.context))
+
+    return common.run(args, load)
