@@ -64,9 +64,12 @@ def make_run(seed: int, shape: Shape) -> Run:
             for arm in _rotated(shape.arms, round_):
                 began = now
                 held = _held(shape, round_)
-                for lane in range(shape.clients):
-                    chosen = held[lane :: shape.clients]
-                    end = _hold(rng, run, shape, arm, step, round_, began, chosen)
+                # A rate starts each conversation at its time; else clients hold them in turn.
+                lanes = shape.clients if rate is None else len(held)
+                for lane in range(lanes):
+                    start = began if rate is None else began + lane * shape.turns / rate
+                    chosen = held[lane::lanes]
+                    end = _hold(rng, run, shape, arm, step, round_, start, chosen)
                     now = max(now, end)
                 now += 0.2
                 run.segments.append(

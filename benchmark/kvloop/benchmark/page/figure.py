@@ -44,8 +44,8 @@ class Frame:
 
     width: float = 560.0
     height: float = 330.0
-    left: float = 62.0
-    right: float = 16.0
+    left: float = 78.0
+    right: float = 26.0
     top: float = 14.0
     bottom: float = 50.0
 
@@ -70,7 +70,7 @@ class Frame:
             y=0,
             text_anchor="middle",
             class_="axis-title",
-            transform=f"translate(15 {middle:.1f}) rotate(-90)",
+            transform=f"translate(13 {middle:.1f}) rotate(-90)",
         )
         return group(
             *(line((self.left, scale.at(t)), (self.right_at, scale.at(t)), "grid") for t in ticks),
@@ -105,7 +105,7 @@ def spaced(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     for every in (1, 2, 5, 10, 20, 50, 100, 200, 500):
         shown = list(ticks[::every])
         pairs = itertools.pairwise(shown)
-        if all(b[0] - a[0] > 4 * (len(a[1]) + len(b[1])) + 8 for a, b in pairs):
+        if all(b[0] - a[0] > 5 * (len(a[1]) + len(b[1])) + 8 for a, b in pairs):
             return shown
     return list(ticks[:1])
 

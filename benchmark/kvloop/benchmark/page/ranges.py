@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvloop.benchmark.arms import Arm
 from kvloop.benchmark.page import units
-from kvloop.benchmark.results.document import Report, Spread, Summary
+from kvloop.benchmark.results.document import Spread
 from kvloop.benchmark.results.stats import percentile
 from kvloop.benchmark.sample import Sample
 
@@ -50,17 +50,11 @@ def of_spread(spread: Spread, num: int) -> Range:
 Key = tuple[Arm, int]
 
 
-def ttft_by(
-    report: Report, of: Callable[[Sample], int], else_: Mapping[Key, Summary]
+def of_samples(
+    samples: Sequence[Sample], key: Callable[[Sample], int], time: Callable[[Sample], float]
 ) -> dict[Key, Range]:
-    """Of TTFT, by arm and `of(sample)`; from the summaries where the report has no samples."""
-    if not report.samples:
-        return {
-            key: of_spread(summary.ttft_ms, summary.requests)
-            for key, summary in else_.items()
-            if summary.ttft_ms is not None
-        }
+    """Of `time(sample)` in seconds, by arm and `key(sample)`."""
     times: defaultdict[Key, list[float]] = defaultdict(list)
-    for sample in report.samples:
-        times[sample.arm, of(sample)].append(sample.ttft_s)
-    return {key: of_times(seconds) for key, seconds in times.items()}
+    for sample in samples:
+        times[sample.arm, key(sample)].append(time(sample))
+    return {found: of_times(seconds) for found, seconds in times.items()}

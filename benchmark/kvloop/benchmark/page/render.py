@@ -12,12 +12,12 @@ from markupsafe import Markup
 
 from kvloop.benchmark.page import looks, tables
 from kvloop.benchmark.page.alarms import alarms
+from kvloop.benchmark.page.charts.by_turn import E2E, TTFT, by_turn
 from kvloop.benchmark.page.charts.hit_rate import hit_rate_by_turn
 from kvloop.benchmark.page.charts.throughput import throughput
 from kvloop.benchmark.page.charts.timeline import timeline
 from kvloop.benchmark.page.charts.token_times import token_times
 from kvloop.benchmark.page.charts.ttft_by_length import ttft_by_length
-from kvloop.benchmark.page.charts.ttft_by_turn import ttft_by_turn
 from kvloop.benchmark.page.figure import Figure
 from kvloop.benchmark.page.verdict import judge, main_arm
 from kvloop.benchmark.results.document import Report
@@ -39,7 +39,7 @@ def render_page(report: Report) -> str:
             tables=tables.main_tables(report),
             details=tables.detail_tables(report),
             facts=tables.facts(report),
-            meanings=[(looks.NAMES[a.arm], looks.MEANINGS[a.arm]) for a in report.arms],
+            meanings=[(looks.NAMES[a.arm], a.arm, looks.MEANINGS[a.arm]) for a in report.arms],
             style=Markup(style),
             style_hash=_hash(style),
         )
@@ -53,10 +53,11 @@ def figures(report: Report) -> list[Figure]:
     if arm is not None and arm.arm == "on" and any(a.arm == "l3_only" for a in report.arms):
         hits.append(hit_rate_by_turn(report, "l3_only"))
     return [
-        ttft_by_turn(report),
+        by_turn(report, TTFT),
         *hits,
         throughput(report),
         ttft_by_length(report),
+        by_turn(report, E2E),
         token_times(report),
         timeline(report),
     ]

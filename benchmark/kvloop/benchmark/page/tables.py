@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from kvloop.benchmark.page import looks, units
 from kvloop.benchmark.page.verdict import objective
-from kvloop.benchmark.results.document import ArmResult, Counts, Rates, Report, Spread, Summary
+from kvloop.benchmark.results.document import (
+    ArmResult,
+    Claim,
+    Counts,
+    Rates,
+    Report,
+    Spread,
+    Summary,
+)
 
 MOST_FAILURES = 20
 
@@ -95,30 +103,53 @@ def _lengths(arm: ArmResult) -> Table:
     )
 
 
+_MEASURES = {
+    "ttft_later_turns": "TTFT of later turns",
+    "ttft": "TTFT",
+    "itl": "ITL",
+    "tpot": "TPOT",
+    "e2e": "end to end",
+    "output_rate": "output tokens a second",
+}
+
+
 def _claims(report: Report) -> Table:
+    """A row for each measure of a pair: its medians' ratio, and its means'."""
+    claims = {(c.arm, c.control, c.name): c for c in report.claims}
     return Table(
         title="What one arm was against another",
-        head=("in words", "of", "arm", "control", "ratio", "95 % from", "to", "conversations"),
+        head=(
+            "arm against its control",
+            "what",
+            "ratio of medians",
+            "its 95 % interval",
+            "ratio of means",
+            "its 95 % interval",
+            "conversations",
+        ),
         rows=tuple(
             (
-                claim.words,
-                claim.name.replace("_", " "),
-                looks.NAMES[claim.arm],
-                looks.NAMES[claim.control],
-                f"{claim.value:.3f}",
-                _ratio(claim.low),
-                _ratio(claim.high),
+                f"{looks.NAMES[claim.arm]} against {looks.NAMES[claim.control]}",
+                _MEASURES.get(claim.name, claim.name),
+                *_ratio(claim),
+                *_ratio(claims.get((claim.arm, claim.control, f"{claim.name}_mean"))),
                 units.count(claim.num_conversations),
             )
             for claim in report.claims
+            if not claim.name.endswith("_mean")
         ),
-        wordy=(0, 1, 2, 3),
-        note="A ratio of times below 1: the arm is faster than its control.",
+        wordy=(0, 1),
+        note=(
+            "Of times, a ratio below 1 says that the arm is faster than its control. The rate of "
+            "output tokens is of all tokens over all seconds."
+        ),
     )
 
 
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _ratio(claim: Claim | None) -> tuple[str, str]:
+    if claim is None:
+        return "-", "-"
+    return f"{claim.value:.3f}", _interval(claim.low, claim.high, 3)
 
 
 def _savings(report: Report) -> Table:
@@ -137,10 +168,10 @@ def _savings(report: Report) -> Table:
     return Table(title="What reuse saved", head=("what", "value"), rows=tuple(rows), wordy=(0, 1))
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def _interval(low: float | None, high: float | None, places: int = 1) -> str:
     if low is None or high is None:
-        return "too little to tell"
-    return f"{units.digits(low)} to {units.digits(high)}"
+        return "too few to tell"
+    return f"{low:,.{places}f} to {high:,.{places}f}"
 
 
 def _optional(value: float | None) -> str:

@@ -1,8 +1,11 @@
-"""Numbers as a person reads them."""
+"""Numbers as a person reads them; a number never parts from its unit."""
 
 from __future__ import annotations
 
 import math
+
+SPACE = "\u00a0"
+"""At which no line breaks."""
 
 
 def digits(value: float) -> str:
@@ -19,11 +22,11 @@ def duration(ms: float | None) -> str:
     if ms is None:
         return "-"
     if ms < 999.5:
-        return f"{digits(ms)} ms"
+        return f"{digits(ms)}{SPACE}ms"
     if ms < 119_500:
-        return f"{digits(ms / 1000)} s"
+        return f"{digits(ms / 1000)}{SPACE}s"
     minutes, seconds = divmod(round(ms / 1000), 60)
-    return f"{minutes:,} min {seconds} s"
+    return f"{minutes:,}{SPACE}min{SPACE}{seconds}{SPACE}s"
 
 
 def share(value: float | None) -> str:
@@ -33,8 +36,9 @@ def share(value: float | None) -> str:
     percent = 100 * value
     # 99.96 % is not all, 0.04 % is not nothing.
     if percent in (0, 100) or 10 <= percent < 99:
-        return f"{percent:.0f} %"
-    return f"{percent:.1f} %" if 0.05 <= percent < 99.95 else f"{percent:.2f} %"
+        return f"{percent:.0f}{SPACE}%"
+    places = 1 if 0.05 <= percent < 99.95 else 2
+    return f"{percent:.{places}f}{SPACE}%"
 
 
 def count(value: int | None, one: str = "", many: str = "") -> str:

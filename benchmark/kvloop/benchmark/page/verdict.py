@@ -29,6 +29,8 @@ class Verdict:
     headline: str
     sentences: tuple[str, ...]
     tiles: tuple[Tile, ...]
+    claims: tuple[str, ...]
+    """What each arm was against its control, later turns' first tokens."""
 
 
 def judge(report: Report) -> Verdict:
@@ -37,6 +39,7 @@ def judge(report: Report) -> Verdict:
         headline=_headline(report),
         sentences=tuple(_sentences(report)),
         tiles=tuple(_tiles(report)),
+        claims=tuple(c.words[:1].upper() + c.words[1:] for c in report.claims if c.name == CLAIM),
     )
 
 

@@ -31,7 +31,7 @@ def series(arm: Arm, places: Sequence[Place], y: Scale, unit: float) -> Markup:
     spans = (
         _band(arm, places, y, unit) if len(places) >= BANDS_FROM else _bars(arm, places, y, unit)
     )
-    size = 4.0 if len(places) < BANDS_FROM else 3.0
+    size = 4.0 if len(places) < BANDS_FROM else 2.5
     points = (
         titled(f"{looks.NAMES[arm]}, {p.name}: {p.range.words}", looks.mark(arm, at, size))
         for p, at in zip(places, middles, strict=True)

@@ -59,14 +59,15 @@ def _left_out(failures: Sequence[Failure]) -> str | None:
 
 
 def _draw(report: Report, samples: Sequence[Sample]) -> Markup:
-    frame = Frame(width=1140.0, height=380.0, top=62.0)
+    # Failures alone need no room for times.
+    frame = Frame(width=1140.0, height=380.0 if samples else 130.0, top=62.0)
     axes = _axes(frame, report, samples)
     factor, name = (60.0, "minutes") if axes.minutes else (1.0, "seconds")
     ticks = [(axes.x.at(t), units.tick(t)) for t in axes.x.ticks]
     y_title = series.time_title("time to first token", axes.unit, axes.y)
     return frame.draw(
         TITLE,
-        frame.y_axis(axes.y, y_title, units.tick),
+        frame.y_axis(axes.y, y_title, units.tick) if samples else "",
         frame.x_axis(ticks, f"{name} from the run's start"),
         *(_segment(segment, axes.x, factor) for segment in report.segments),
         group(*(_request(sample, axes, factor) for sample in samples), class_="requests"),
