@@ -1,0 +1,1 @@
+"""A cluster simulated: the real tree and policies, modelled times."""

@@ -1,0 +1,103 @@
+"""A measured run's own requests as a load: each conversation waits for its answers, as it did."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from kvloop.benchmark.results.document import Report
+from kvloop.benchmark.sample import Sample
+from kvloop.benchmark.simulate.prompt import Load, Prompt
+from kvloop.shared_cache.errors import ConfigError
+
+_Chat = list[Sample]
+
+
+def samples_of(report: Report) -> list[Sample]:
+    """What the arm `on` was answered, in the order of sending; raises ConfigError if nothing."""
+    samples = sorted((s for s in report.samples if s.arm == "on"), key=lambda s: s.sent_at)
+    if not samples:
+        raise ConfigError(
+            f"report {report.title!r} has no samples of the arm 'on': a run is simulated from "
+            "its samples"
+        )
+    return samples
+
+
+def report_load(report: Report, page_size: int) -> Load:
+    """Answers and thinking come as they came; who began when another had ended does so again."""
+    chats = _chats(samples_of(report))
+    numbers: dict[tuple[int, int], int] = {}
+    pages = _Pages(page_size)
+    prompts: list[Prompt] = []
+    begun_at = min(chat[0].sent_at for chat in chats)
+    for index, (chat, before) in enumerate(zip(chats, _predecessors(chats), strict=True)):
+        for place, sample in enumerate(chat):
+            follows, delay_s, at_s = None, 0.0, 0.0
+            if place:
+                follows = numbers[index, place - 1]
+                delay_s = max(sample.sent_at - chat[place - 1].ended_at, 0.0)
+            elif before is not None:
+                follows = numbers[before, len(chats[before]) - 1]
+                delay_s = sample.sent_at - chats[before][-1].ended_at
+            else:
+                at_s = sample.sent_at - begun_at
+            numbers[index, place] = len(prompts)
+            prompts.append(pages.prompt(sample, len(prompts), at_s, follows, delay_s))
+    return Load(prompts=tuple(prompts), page_size=page_size, sharing="as_timed")
+
+
+def _chats(samples: Sequence[Sample]) -> list[_Chat]:
+    """Conversations of each round, by their beginnings."""
+    chats: dict[tuple[int, int, int], _Chat] = defaultdict(list)
+    for sample in samples:
+        chats[sample.step, sample.round, sample.conversation].append(sample)
+    return sorted(chats.values(), key=lambda chat: chat[0].sent_at)
+
+
+def _predecessors(chats: Sequence[_Chat]) -> list[int | None]:
+    """Whose end let each begin: the last that had ended by then, each used once."""
+    free: list[tuple[float, int]] = []
+    running: list[tuple[float, int]] = []
+    found: list[int | None] = []
+    for number, chat in enumerate(chats):
+        began_at = chat[0].sent_at
+        free += [end for end in running if end[0] <= began_at]
+        running = [end for end in running if end[0] > began_at]
+        before = max(free, default=None)
+        if before is not None:
+            free.remove(before)
+        found.append(before[1] if before is not None else None)
+        running.append((chat[-1].ended_at, number))
+    return found
+
+
+class _Pages:
+    """Page numbers of conversations whose prompts repeat and lengthen their history."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._known: dict[tuple[int, int], int] = {}
+
+    def prompt(
+        self, sample: Sample, number: int, at_s: float, follows: int | None, delay_s: float
+    ) -> Prompt:
+        num, page_size = sample.prompt_tokens, self._page_size
+        answered = num + max(sample.completion_tokens, 1) - 1
+        return Prompt(
+            number=number,
+            conversation=sample.conversation,
+            turn=sample.turn,
+            pages=self._of(sample.conversation, num // page_size),
+            num_readable=(num - 1) // page_size,
+            num_tokens=num,
+            output_length=max(sample.completion_tokens, 1),
+            after=self._of(sample.conversation, answered // page_size),
+            at_s=at_s,
+            follows=follows,
+            delay_s=delay_s,
+        )
+
+    def _of(self, conversation: int, num: int) -> tuple[int, ...]:
+        known = self._known
+        return tuple(known.setdefault((conversation, index), len(known)) for index in range(num))
