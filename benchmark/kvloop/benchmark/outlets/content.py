@@ -32,25 +32,40 @@ class Content:
 
 
 def fit(report: Report, page: str, summary: bytes, limit: int = LIMIT_BYTES) -> Content:
-    """The most that has room: page and single requests first, then ever less of both."""
+    """The most that has room: page and single requests first, then ever less of both.
+
+    An empty `page` could not be made, and counts as left out.
+    """
     choices = list(_choices(report, page, summary))
     return next((content for content in choices if content.num_bytes <= limit), choices[-1])
 
 
 def _choices(report: Report, page: str, summary: bytes) -> Iterator[Content]:
-    fewer = replace(report, failures=report.failures[:MAX_FAILURES])
-    whole, sums, least = (
-        to_json(report, indent=0).decode(),
-        to_json(report, with_samples=False, indent=0).decode(),
-        to_json(fewer, with_samples=False, indent=0).decode(),
-    )
-    zipped = {"report.html.gz": gzip.compress(page.encode(), mtime=0)}
-    words = {"summary.json": summary.decode()}
-    cut = ("samples", f"failures beyond {MAX_FAILURES}")
-    yield Content(texts=words | {"report.json": whole, "report.html": page})
-    yield Content(texts=words | {"report.json": whole}, binaries=zipped)
-    yield Content(texts=words | {"report.json": sums, "report.html": page}, left_out=("samples",))
-    yield Content(texts=words | {"report.json": sums}, binaries=zipped, left_out=("samples",))
-    yield Content(texts=words | {"report.json": least}, binaries=zipped, left_out=cut)
-    yield Content(texts=words | {"report.json": least}, left_out=(*cut, "page"))
+    words, pages = {"summary.json": summary.decode()}, _pages(page)
+    for json_text, cut in _reports(report):
+        for texts, binaries, page_cut in pages:
+            yield Content(
+                texts=words | {"report.json": json_text} | texts,
+                binaries=binaries,
+                left_out=(*cut, *page_cut),
+            )
+    yield Content(texts=words | {"report.json": json_text}, left_out=(*cut, "page"))
     yield Content(texts=words, left_out=("report", "page"))
+
+
+def _reports(report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Ever shorter, and what each leaves out."""
+    yield to_json(report, indent=0).decode(), ()
+    yield to_json(report, with_samples=False, indent=0).decode(), ("samples",)
+    if len(report.failures) > MAX_FAILURES:
+        fewer = replace(report, failures=report.failures[:MAX_FAILURES])
+        cut = ("samples", f"failures beyond {MAX_FAILURES}")
+        yield to_json(fewer, with_samples=False, indent=0).decode(), cut
+
+
+def _pages(page: str) -> list[tuple[dict[str, str], dict[str, bytes], tuple[str, ...]]]:
+    """As it is, or zipped."""
+    if not page:
+        return [({}, {}, ("page",))]
+    zipped = gzip.compress(page.encode(), mtime=0)
+    return [({"report.html": page}, {}, ()), ({}, {"report.html.gz": zipped}, ())]

@@ -30,6 +30,8 @@ Reason = Literal[
     "OutletFailed",
     "Crashed",
 ]
+HEADLINES = ("ttft_later_turns", "output_rate", "e2e", "itl")
+"""Claims that stay the longest."""
 MAX_WORDS = 500
 """Characters of one free text: a server's error may be a page long."""
 
@@ -47,12 +49,14 @@ def summarize(report: Report | None, ending: Ending) -> bytes:
     """At most MAX_BYTES of JSON; the less important parts go first, and `left_out` names them."""
     document = _document(report, ending)
     left_out: list[str] = []
-    for name, cut in _cuts(document):
-        if len(content := _encode(document, left_out)) <= MAX_BYTES:
-            return content
-        cut()
-        left_out.append(name)
     content = _encode(document, left_out)
+    for name, cut in _cuts(document):
+        if len(content) <= MAX_BYTES:
+            break
+        cut()
+        if len(_encode(document, left_out)) < len(content):
+            left_out.append(name)
+            content = _encode(document, left_out)
     assert len(content) <= MAX_BYTES, len(content)
     return content
 
@@ -91,7 +95,7 @@ def _document(report: Report | None, ending: Ending) -> dict[str, Any]:
         "is_cut_short": report.is_cut_short,
         "ceiling": _rounded(report.ceiling.rate) if report.ceiling else None,
         "arms": {arm.arm: _arm(arm) for arm in report.arms},
-        "claims": [_claim(claim) for claim in report.claims],
+        "claims": [_claim(claim) for claim in sorted(report.claims, key=_importance)],
         "savings": _savings(report.savings) if report.savings else None,
         "answers_different": report.answers_different,
         "is_driver_bottleneck": report.driver.is_bottleneck if report.driver else None,
@@ -105,7 +109,6 @@ def _cuts(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     claims = document.get("claims", [])
     arms = document.get("arms", {})
     yield "warnings", lambda: document.update(warnings=[])
-    yield "claims' words", lambda: [claim.pop("words") for claim in claims]
     yield "errors beyond 3 kinds", lambda: _cut_errors(arms, 3)
     yield "claims beyond 6", lambda: claims.__delitem__(slice(6, None))
     yield "savings", lambda: document.update(savings=None)
@@ -164,13 +167,14 @@ def _spread(spread: Spread | None) -> dict[str, float | None] | None:
     return {name: _rounded(getattr(spread, name)) for name in ("mean", "p50", "p99")}
 
 
+def _importance(claim: Claim) -> int:
+    """What goes last when there is no room."""
+    return HEADLINES.index(claim.name) if claim.name in HEADLINES else len(HEADLINES)
+
+
 def _claim(claim: Claim) -> dict[str, Any]:
     numbers = {name: _rounded(getattr(claim, name)) for name in ("value", "low", "high")}
-    return (
-        {"name": claim.name, "arm": claim.arm, "control": claim.control}
-        | numbers
-        | {"words": shortened(claim.words, 200)}
-    )
+    return {"name": claim.name, "arm": claim.arm, "control": claim.control} | numbers
 
 
 def _savings(savings: Savings) -> dict[str, Any]:
