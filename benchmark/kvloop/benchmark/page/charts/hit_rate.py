@@ -15,7 +15,7 @@ from kvloop.benchmark.results.document import ArmResult, Report, Summary, TurnSu
 
 NOT_REPORTED = "The server does not report how many prompt tokens it had cached."
 _HITS = "Parts of the prompt tokens of each turn. "
-_POSSIBLE = "The dark line is the most that a turn's own conversation allows to reuse."
+_POSSIBLE = "The line across each is the most that a turn's own conversation allows to reuse."
 
 
 def hit_rate_by_turn(report: Report, arm: Arm) -> Figure:

@@ -1,0 +1,197 @@
+"""Shows a run as it goes: a live table on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Event, Lock, Thread
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from kvloop.benchmark.arms import Arm, Segment
+from kvloop.benchmark.page import units
+from kvloop.benchmark.results.document import SegmentResult
+from kvloop.benchmark.sample import Failure, Sample
+from kvloop.benchmark.tally import Tally
+from kvloop.benchmark.workloads.plan import Workload
+
+REFRESH_PER_S = 2.0
+"""Each picture takes the driver's interpreter some milliseconds."""
+LINE_EVERY_S = 10.0
+MOST_ERRORS = 5
+
+
+class LiveProgress:
+    """A context manager and the driver's Listener.
+
+    Off a terminal it prints a line every `line_every_s`, also while no request ends: a Job's log
+    shows that it lives.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        workload: Workload,
+        segments: Sequence[Segment],
+        *,
+        line_every_s: float = LINE_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console
+        self._tally = Tally(workload, segments, clock)
+        self._lock = Lock()
+        self._live = Live(
+            get_renderable=self.picture,
+            console=console,
+            refresh_per_second=REFRESH_PER_S,
+            transient=True,
+        )
+        self._line_every_s = line_every_s
+        self._is_over = Event()
+        self._lines = Thread(target=self._print_lines, name="bench-progress", daemon=True)
+
+    def __enter__(self) -> LiveProgress:
+        if self._console.is_terminal:
+            self._live.start()
+        else:
+            self._lines.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+            return
+        self._is_over.set()
+        self._lines.join(timeout=5.0)
+        self._print(self.line())
+
+    def began(self, segment: Segment) -> None:
+        with self._lock:
+            self._tally.began(segment)
+
+    def sent(self) -> None:
+        with self._lock:
+            self._tally.sent()
+
+    def outcome(self, outcome: Sample | Failure) -> None:
+        with self._lock:
+            self._tally.outcome(outcome)
+
+    def ended(self, result: SegmentResult) -> None:
+        with self._lock:
+            self._tally.ended(result)
+
+    def picture(self) -> RenderableType:
+        """What the terminal shows now."""
+        with self._lock:
+            parts: list[RenderableType] = [
+                _bar(self._tally),
+                Text(_where(self._tally)),
+                _table(self._tally),
+            ]
+            if self._tally.errors:
+                parts.append(Text(f"errors: {_errors(self._tally)}", style="red"))
+        return Group(*parts)
+
+    def line(self) -> str:
+        """What is printed off a terminal now."""
+        with self._lock:
+            return _line(self._tally)
+
+    def _print_lines(self) -> None:
+        while not self._is_over.wait(self._line_every_s):
+            self._print(self.line())
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _bar(tally: Tally) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(
+        ProgressBar(total=max(1, tally.planned), completed=tally.over, width=30), _counts(tally)
+    )
+    return grid
+
+
+def _counts(tally: Tally) -> str:
+    return (
+        f"{tally.answered} of {tally.planned} requests, {tally.in_flight} in flight, "
+        f"{tally.failed} failed, {_clock_text(tally.elapsed_s)}{_remaining(tally)}"
+    )
+
+
+def _remaining(tally: Tally) -> str:
+    remaining = tally.remaining_s
+    return f", about {_clock_text(remaining)} to go" if remaining else ""
+
+
+def _clock_text(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _where(tally: Tally) -> str:
+    segment = tally.segment
+    if segment is None:
+        return "between two arms" if tally.over < tally.planned else "done"
+    parts = [f"arm {segment.arm}"]
+    if tally.num_steps > 1:
+        rate = "" if segment.rate is None else f" ({units.tick(segment.rate)} requests/s)"
+        parts.append(f"step {segment.step + 1} of {tally.num_steps}{rate}")
+    parts.append(f"round {segment.round + 1} of {tally.num_rounds}")
+    return ", ".join(parts)
+
+
+def _table(tally: Tally) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("arm")
+    for name in ("answered", "failed", "TTFT median", "hit rate", "output tokens/s"):
+        table.add_column(name, justify="right")
+    for arm, shown in tally.arms.items():
+        rate = tally.output_rate(arm)
+        table.add_row(
+            arm,
+            str(shown.answered),
+            str(shown.failed),
+            _median(shown.ttft_median_s),
+            units.share(shown.hit_rate),
+            "-" if rate is None else units.digits(rate),
+        )
+    return table
+
+
+def _median(seconds: float | None) -> str:
+    return units.duration(None if seconds is None else 1000 * seconds)
+
+
+def _errors(tally: Tally) -> str:
+    shown = [f"{kind} {num}" for kind, num in tally.errors.most_common(MOST_ERRORS)]
+    others = len(tally.errors) - len(shown)
+    return ", ".join([*shown, f"{others} other kinds"] if others > 0 else shown)
+
+
+def _line(tally: Tally) -> str:
+    parts = [_counts(tally), _where(tally), *(_arm_words(tally, arm) for arm in tally.arms)]
+    if tally.errors:
+        parts.append(f"errors: {_errors(tally)}")
+    return "; ".join(parts).replace(units.SPACE, " ")
+
+
+def _arm_words(tally: Tally, arm: Arm) -> str:
+    shown, rate = tally.arms[arm], tally.output_rate(arm)
+    words = f"{arm}: TTFT median {_median(shown.ttft_median_s)}"
+    if shown.hit_rate is not None:
+        words += f", hit rate {units.share(shown.hit_rate)}"
+    return words if rate is None else f"{words}, {units.digits(rate)} output tokens/s"
