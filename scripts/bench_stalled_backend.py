@@ -31,7 +31,7 @@ from loop_client import complete
 from running import Cluster, drained, wait_for
 from stalling_backend import Hand
 
-from kvloop.benchmark.stats import percentile
+from kvloop.benchmark.results.stats import percentile
 from kvloop.shared_cache.hicache_names import PrefetchPolicy
 
 POLICIES: tuple[PrefetchPolicy, ...] = ("best_effort", "timeout", "wait_complete")

@@ -90,7 +90,7 @@ def _check(arms: Sequence[Arm], rates: Sequence[float], rounds: int | None) -> N
     if not arms or len(set(arms)) != len(arms):
         raise ConfigError(f"--arms: want different arms, at least one; got {','.join(arms) or '-'}")
     if any(rate <= 0 for rate in rates):
-        raise ConfigError(f"--rates: want requests a second above 0; got {list(rates)}")
+        raise ConfigError(f"--rate: want requests a second above 0; got {list(rates)}")
     if rounds is not None and rounds < 1:
         raise ConfigError(f"--rounds: want 1 or more; got {rounds}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvloop.benchmark.stats import percentile
+from kvloop.benchmark.results.stats import percentile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

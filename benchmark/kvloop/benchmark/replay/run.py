@@ -11,7 +11,8 @@ from pathlib import Path
 from kvloop.benchmark.replay.cache import ReplayedCache
 from kvloop.benchmark.replay.reference import Reference, Sources
 from kvloop.benchmark.replay.trace import Request, read_trace, working_set
-from kvloop.benchmark.stats import Spread, spread_ms
+from kvloop.benchmark.results.document import Spread
+from kvloop.benchmark.results.stats import spread_ms
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.hicache_names import EvictionPolicy, WritePolicy
 

@@ -69,7 +69,7 @@ def build_report(
         answers_compared=compared,
         answers_different=different,
         driver=driven.cost,
-        warnings=(*cautions(run, arms), *more_warnings),
+        warnings=tuple(dict.fromkeys((*cautions(run, arms), *more_warnings))),
         is_cut_short=driven.is_cut_short,
         segments=driven.segments,
         failures=driven.failures,

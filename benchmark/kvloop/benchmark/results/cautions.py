@@ -142,7 +142,7 @@ def _unlike_arms(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
 
 def _driver(run: RunData) -> Iterator[str]:
     if run.driven.cost.is_bottleneck:
-        yield f"the driver was the bottleneck: {run.driven.cost.words}"
+        yield run.driven.cost.words
     timed = [s.late_s for s in run.driven.samples if _is_due(run, s)]
     if timed and median(timed) > LATE_S:
         yield (

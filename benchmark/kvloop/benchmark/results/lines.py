@@ -36,7 +36,7 @@ def result_lines(report: Report) -> Iterator[str]:
             "in every arm (a difference goes on in its conversation's later turns)"
         )
     if report.driver is not None:
-        yield f"driver: {report.driver.words}"
+        yield report.driver.words
 
 
 def error_lines(report: Report) -> Iterator[str]:

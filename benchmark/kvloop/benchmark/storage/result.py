@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvloop.benchmark.stats import percentile
+from kvloop.benchmark.results.stats import percentile
 from kvloop.benchmark.storage.load import PHASES, Phase
 from kvloop.benchmark.storage.measure import Run
 
