@@ -9,8 +9,8 @@ from kvloop.benchmark.workloads.plan import Ceiling
 from kvloop.benchmark.workloads.script import Part, Script
 
 _WORDS = (
-    "full tokens that stood at the start of an earlier prompt or of its answer, an answer's last "
-    "token left out (it has no KV yet); answers as long as asked for, nothing ever evicted"
+    "what stood at the start of an earlier prompt or of its answer, less an answer's last token "
+    "(it has no KV yet); nothing evicted"
 )
 _ROOT = 0
 
