@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -106,11 +107,21 @@ def _claims_of(run: RunData, both: Pair) -> Iterator[Claim]:
             continue
         median = bootstrap.ratio(Quantile(ours, 0.5), Quantile(theirs, 0.5))
         mean = bootstrap.ratio(bootstrap.mean(ours), bootstrap.mean(theirs))
-        yield _claim(both, measure.name, median, _words(both, measure, "in the median", median))
-        yield _claim(both, f"{measure.name}_mean", mean, _words(both, measure, "on average", mean))
+        for name, middle, found in (
+            (measure.name, "in the median", median),
+            (f"{measure.name}_mean", "on average", mean),
+        ):
+            if _is_ratio(found):
+                yield _claim(both, name, found, _words(both, measure, middle, found))
     rate = _output_rate(run, both)
     if rate is not None and both.units:
         yield _claim(both, "output_rate", rate, _rate_words(both, rate))
+
+
+def _is_ratio(interval: Interval) -> bool:
+    """Whether no side is 0, as the time between tokens is where they arrive together."""
+    ends = (interval.value, interval.low, interval.high)
+    return all(end is None or 0 < end < math.inf for end in ends)
 
 
 def _claim(both: Pair, name: str, interval: Interval, words: str) -> Claim:
