@@ -50,6 +50,7 @@ async def drive(
     course = Course(
         target=target,
         workload=workload,
+        conversations=tuple(workload.conversations),
         options=options,
         heads=heads,
         gate=gate,

@@ -21,7 +21,7 @@ from kvloop.benchmark.driver.outcome import Place, Plan, to_failure, to_sample
 from kvloop.benchmark.driver.pace import Pace
 from kvloop.benchmark.driver.target import Target
 from kvloop.benchmark.sample import Failure, Sample
-from kvloop.benchmark.workloads.plan import Said, Workload
+from kvloop.benchmark.workloads.plan import Conversation, Said, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class Course:
 
     target: Target
     workload: Workload
+    conversations: Sequence[Conversation]
+    """The workload's, looked up once: a workload may make them anew."""
     options: DriveOptions
     heads: Heads
     gate: Gate
@@ -43,7 +45,7 @@ class Holder:
 
     def __init__(self, course: Course, segment: Segment) -> None:
         self._course, self._segment = course, segment
-        conversations, options = course.workload.conversations, course.options
+        conversations, options = course.conversations, course.options
         self._forks = Forks(conversations, segment.conversations)
         self._pace = Pace(conversations, segment, options)
         most = options.clients
@@ -63,7 +65,7 @@ class Holder:
                 return  # its parent did not come so far
             await self._sleep(number, 0, standing)
             async with self._clients:
-                for index in range(len(self._course.workload.conversations[number].turns)):
+                for index in range(len(self._course.conversations[number].turns)):
                     if index:
                         await self._sleep(number, index, standing)
                     standing = await self._turn(number, index, standing)
@@ -73,7 +75,7 @@ class Holder:
             self._forks.end(number)
 
     async def _begin(self, number: int) -> Standing | None:
-        branch = self._course.workload.conversations[number].branch
+        branch = self._course.conversations[number].branch
         if branch is not None:
             return await self._forks.wait(branch)
         return Standing(history=new_history(self._course.workload.content))
@@ -124,7 +126,7 @@ class Holder:
         return Plan(
             due_at=self._began_at + (now_s if due_s is None else due_s),
             ready_at=self._began_at + now_s,
-            output_length=self._course.workload.conversations[number].turns[index].output_length,
+            output_length=self._course.conversations[number].turns[index].output_length,
             reusable_tokens=0 if self._segment.arm == "all_miss" else reusable,
         )
 
@@ -141,7 +143,7 @@ class Holder:
 
     def _goes_on(self, number: int, index: int, turn: int) -> bool:
         """Whether the answer is needed: by the next turn, or by a branch."""
-        num_turns = len(self._course.workload.conversations[number].turns)
+        num_turns = len(self._course.conversations[number].turns)
         return index + 1 < num_turns or self._forks.is_awaited(number, turn)
 
     def _after(self, standing: Standing, said: Said, sample: Sample, answered_s: float) -> Standing:
