@@ -46,7 +46,11 @@ _BY_ROOT: dict[str, tuple[str, str, dict[str, Any]]] = {
 _LIBRARIES = {"nixl": "nixl_cu12", "aibrix": "aibrix_kvcache"}
 
 
-@pytest.fixture(params=[*_BY_ROOT, "mooncake"])
+# Processes that import AIBrix are slow to start: the suite lists its stores in one process.
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in _BY_ROOT if "aibrix" in name]
+
+
+@pytest.fixture(params=["file", "hf3fs", "nixl", "mooncake", *_SLOW])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "mooncake":
         return "mooncake", request.getfixturevalue("mooncake").config

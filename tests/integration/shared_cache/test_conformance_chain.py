@@ -21,13 +21,13 @@ def files(root: Path) -> dict[str, Any]:
     return {"backend": "file", "config": {"root": str(root)}}
 
 
-@pytest.mark.slow  # the same code as over Mooncake
 class TestFilesOverFiles(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:
         return chain_spec(files(tmp_path / "near"), files(tmp_path / "far"))
 
 
+@pytest.mark.slow  # the same code as over files; Mooncake's own is in test_conformance_mooncake
 class TestFilesOverMooncake(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path, mooncake_store: MooncakeStore) -> BackendSpec:

@@ -9,6 +9,7 @@ import pytest
 from mooncake_store import MooncakeStore
 
 from kvloop.shared_cache.conformance import BackendConformance, BackendSpec
+from kvloop.shared_cache.conformance.place import Place
 
 pytestmark = pytest.mark.integration
 
@@ -38,3 +39,7 @@ class TestMooncake(BackendConformance):
         yield start
         for store in stores:
             store.kill()
+
+    @pytest.mark.slow  # each opening takes half a second; see test_mooncake_memory
+    def test_openings_leak_no_descriptors_threads_or_memory(self, place: Place) -> None:
+        super().test_openings_leak_no_descriptors_threads_or_memory(place)

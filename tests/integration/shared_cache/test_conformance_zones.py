@@ -18,7 +18,6 @@ def zones_config(root: Path, central: dict[str, Any]) -> dict[str, Any]:
     return {"zone": "edge-a", "local": local, "central": central}
 
 
-@pytest.mark.slow  # the same code as with Mooncake
 class TestFilesAndFiles(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path) -> BackendSpec:
@@ -26,6 +25,7 @@ class TestFilesAndFiles(BackendConformance):
         return BackendSpec(name="zones", extra_config=zones_config(tmp_path, central))
 
 
+@pytest.mark.slow  # the same code as with files; Mooncake's own is in test_conformance_mooncake
 class TestFilesAndMooncake(BackendConformance):
     @pytest.fixture
     def spec(self, tmp_path: Path, mooncake_store: MooncakeStore) -> BackendSpec:

@@ -80,7 +80,7 @@ def addresses(masters: list[MooncakeStore]) -> str:
     return ",".join(f"127.0.0.1:{master.port}" for master in masters)
 
 
-@pytest.mark.parametrize("by", ["registry", "list"])
+@pytest.mark.parametrize("by", ["registry", pytest.param("list", marks=pytest.mark.slow)])
 def test_when_the_leader_dies_the_next_has_all_pages_and_nothing_of_ours_restarts(
     masters: list[MooncakeStore], node: MooncakeStore, registry: str, by: str
 ) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kvloop.shared_cache.backend import StorageBackend
 from kvloop.shared_cache.conformance.place import Place
 from kvloop.shared_cache.page_object import TRAILER_BYTES
 from kvloop.shared_cache.page_store import PageStore
@@ -30,7 +31,7 @@ class DamageSuite:
         assert backend.set([key], [slot]) == [True]
         store = place.page_store()
         assert store.load([key], place.blank(1)) == [None]
-        assert sum(store.counters.snapshot().faults.values()) == 1
+        assert sum(_found(store, backend).values()) == 1
         _check_that_a_good_page_can_come(place, store, key)
 
     def test_a_page_under_another_pages_key_is_a_counted_miss(self, place: Place) -> None:
@@ -38,7 +39,7 @@ class DamageSuite:
         assert backend.set([key], place.filled([other])) == [True]
         store = place.page_store()
         assert store.load([key], place.blank(1)) == [None]
-        assert store.counters.snapshot().faults == {"key": 1}
+        assert _found(store, backend) in ({"key": 1}, {"damaged": 1})
         _check_that_a_good_page_can_come(place, store, key)
 
     @pytest.mark.parametrize("factor", [2, 8])
@@ -79,6 +80,12 @@ class DamageSuite:
         assert [writer is not None for writer in writers] == [True, True, False, True, True]
         good = [i for i in range(5) if i != 2]
         assert all(place.holds(read[i], keys[i]) for i in good)
+
+
+def _found(store: PageStore, backend: StorageBackend) -> dict[str, float]:
+    """Faults by kind; `damaged` where the backend, reading pages in the background, came first."""
+    faults = dict[str, float](store.counters.snapshot().faults)
+    return faults or {"damaged": backend.stats().get("damaged", 0.0)}
 
 
 def _counted_in_a_miss(place: Place, store: PageStore, key: bytes) -> set[str]:
