@@ -48,6 +48,9 @@ class Served:
     prompt_tokens: int
     output_tokens: int
     found: Tokens
+    """Where prefill had its pages."""
+    usage: Tokens
+    """The same less what decode held: as the nodes report it."""
     held_tokens: int
     """Of those found, how many decode had too: they were not sent."""
     ttft_s: float
@@ -80,6 +83,7 @@ def served(job: Job, page_size: int, now: float) -> Served:
         prompt_tokens=prompt.num_tokens,
         output_tokens=num,
         found=found,
+        usage=count_tokens(job.sources, page_size, prompt.num_tokens, first=job.num_held),
         held_tokens=min(job.num_held * page_size, cached),
         ttft_s=job.first_at - job.arrived_at,
         tpot_s=(now - job.first_at) / (num - 1) if num > 1 else None,
@@ -91,17 +95,22 @@ def served(job: Job, page_size: int, now: float) -> Served:
     )
 
 
-def count_tokens(sources: Sequence[PageSource], page_size: int, num_tokens: int) -> Tokens:
-    """`sources` are those of the leading pages; the last page may not be full."""
+def count_tokens(
+    sources: Sequence[PageSource], page_size: int, num_tokens: int, first: int = 0
+) -> Tokens:
+    """`sources` are those of the leading pages, which count from `first` on.
+
+    The last page may not be full.
+    """
     counts = dict.fromkeys(("device", "host", "prefill", "decode"), 0)
-    for index, source in enumerate(sources):
-        counts[source] += min(page_size, num_tokens - index * page_size)
+    for index in range(first, len(sources)):
+        counts[sources[index]] += min(page_size, num_tokens - index * page_size)
     return Tokens(
         device=counts["device"],
         host=counts["host"],
         storage_by_prefill=counts["prefill"],
         storage_by_decode=counts["decode"],
-        computed=num_tokens - sum(counts.values()),
+        computed=num_tokens - min(len(sources) * page_size, num_tokens),
     )
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from kvloop.cli.bench import agent, compare, dataset, long_doc, multi_turn, page, storage, trace
+from kvloop.cli.bench import (
+    agent,
+    compare,
+    dataset,
+    long_doc,
+    multi_turn,
+    page,
+    simulate,
+    storage,
+    trace,
+)
 from kvloop.cli.help_format import HelpFormatter, Subparsers
 
-_KINDS = (multi_turn, trace, dataset, long_doc, agent, compare, page, storage)
+_KINDS = (multi_turn, trace, dataset, long_doc, agent, compare, page, simulate, storage)
 
 
 def add_to(commands: Subparsers) -> None:
