@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 ROUNDS = 4000
 MIN_UNITS = 5
 """With fewer an interval would say more about chance than about the server."""
+_CELLS = 1 << 21
+"""Draws times units that are held at once."""
 
 Counts: TypeAlias = NDArray[np.int64]
 """How often each unit was drawn: one row a draw, one column a unit."""
@@ -91,46 +93,53 @@ class Total:
 
 
 class Quantile:
-    """Of all values of the units drawn, between ranks as `stats.percentile` has it; exact."""
+    """Of all values of the units drawn, between ranks as `stats.percentile` has it; exact.
+
+    The sorted values are cut into cells, about as many as a cell has values. How often a draw has
+    values before each cell is one product of matrices; only the cell with its rank is walked.
+    """
 
     def __init__(self, values: ByUnit, share: float) -> None:
         assert 0 <= share <= 1
+        self._share, self._num_units = share, len(values)
         owners = np.repeat(np.arange(len(values)), [len(each) for each in values])
         flat = np.fromiter((v for each in values for v in each), np.float64, len(owners))
         order = np.argsort(flat, kind="stable")
-        self._values, self._owners = flat[order], owners[order]
-        self._share, self._num_units = share, len(values)
-        # Nearly every draw's quantile lies near the sample's own: only those ranks are walked.
-        self._low = max(0, math.floor(len(flat) * (share - 0.1)))
-        self._high = min(len(flat), math.ceil(len(flat) * (share + 0.1)) + 1)
+        self._values = flat[order]
+        width = math.isqrt(len(flat)) + 1
+        # What fills the last cell belongs to a unit that is never drawn.
+        filler = np.full(-len(flat) % width, len(values))
+        self._owners = np.concatenate((owners[order], filler)).reshape(-1, width)
+        self._before = np.zeros((len(self._owners) + 1, len(values)))
+        for cell, inside in enumerate(self._owners):
+            num = np.bincount(inside, minlength=len(values) + 1)[:-1]
+            self._before[cell + 1] = self._before[cell] + num
 
     @property
     def num_units(self) -> int:
         return self._num_units
 
     def __call__(self, counts: Counts) -> Floats:
-        if not len(self._values):
-            return np.full(len(counts), np.nan)
-        sizes, skipped = self._num_up_to(len(self._values)), self._num_up_to(self._low)
-        totals, before = counts @ sizes, counts @ skipped
-        rows = zip(counts, totals.tolist(), before.tolist(), strict=True)
-        return np.fromiter((self._of(*row) for row in rows), np.float64, len(counts))
+        before = (counts @ self._before.T).astype(np.int64)
+        totals = before[:, -1]
+        found = np.full(len(counts), np.nan)
+        rows = np.flatnonzero(totals)
+        ranks = self._share * (totals[rows] - 1)
+        below = np.floor(ranks).astype(np.int64)
+        above = np.minimum(below + 1, totals[rows] - 1)
+        first, second = (self._at(counts[rows], before[rows], each) for each in (below, above))
+        found[rows] = first + (second - first) * (ranks - below)
+        return found
 
-    def _num_up_to(self, rank: int) -> Counts:
-        num: Counts = np.bincount(self._owners[:rank], minlength=self._num_units)
-        return num
-
-    def _of(self, counts: Counts, total: int, before: int) -> float:
-        if not total:
-            return math.nan
-        rank = self._share * (total - 1)
-        below, above = math.floor(rank), min(math.floor(rank) + 1, total - 1)
-        low, high = self._low, self._high
-        seen = before + np.cumsum(counts[self._owners[low:high]])
-        if below < before or above >= seen[-1]:
-            low, seen = 0, np.cumsum(counts[self._owners])
-        first, second = self._values[low + np.searchsorted(seen, (below, above), side="right")]
-        return float(first + (second - first) * (rank - below))
+    def _at(self, counts: Counts, before: Counts, ranks: Counts) -> Floats:
+        """Of each draw, the value at its rank."""
+        cells = (before <= ranks[:, None]).sum(axis=1) - 1
+        every = np.arange(len(counts))
+        padded = np.pad(counts, ((0, 0), (0, 1)))
+        seen = np.cumsum(padded[every[:, None], self._owners[cells]], axis=1)
+        places = (before[every, cells, None] + seen <= ranks[:, None]).sum(axis=1)
+        values: Floats = self._values[cells * self._owners.shape[1] + places]
+        return values
 
 
 def ratio(arm: Statistic, control: Statistic, *, is_paired: bool = True, seed: int = 0) -> Interval:
@@ -150,8 +159,8 @@ def difference(
 
 def single(statistic: Statistic, *, seed: int = 0) -> Interval:
     """Of one side."""
-    every = [statistic(counts) for counts in _counts(statistic.num_units, seed)]
-    return _interval(every, statistic.num_units)
+    draws = _draws(statistic.num_units, seed)
+    return _interval([statistic(counts) for counts in draws], statistic.num_units)
 
 
 def paired_units(
@@ -165,26 +174,36 @@ def paired_units(
 def _sides(
     arm: Statistic, control: Statistic, is_paired: bool, seed: int
 ) -> Iterator[tuple[Floats, Floats]]:
-    assert not is_paired or arm.num_units == control.num_units
-    ours = _counts(arm.num_units, seed)
-    theirs = ours if is_paired else _counts(control.num_units, seed + 1)
-    for one, other in zip(ours, theirs, strict=True):
-        yield arm(one), control(other)
+    if is_paired:
+        assert arm.num_units == control.num_units
+        for counts in _draws(arm.num_units, seed):
+            yield arm(counts), control(counts)
+    else:
+        most = max(arm.num_units, control.num_units)
+        ours = _draws(arm.num_units, seed, most)
+        theirs = _draws(control.num_units, seed + 1, most)
+        for one, other in zip(ours, theirs, strict=True):
+            yield arm(one), control(other)
 
 
-def _counts(num_units: int, seed: int) -> tuple[Counts, Counts]:
-    """Each unit once (what was seen), and the draws."""
-    seen = np.ones((1, num_units), dtype=np.int64)
-    if num_units < MIN_UNITS:
-        return seen, np.empty((0, num_units), dtype=np.int64)
+def _draws(num_units: int, seed: int, most: int = 0) -> Iterator[Counts]:
+    """Each unit once (what was seen), then `ROUNDS` draws, in blocks that fit `most` units."""
+    yield np.ones((1, num_units), dtype=np.int64)
+    if max(num_units, most) < MIN_UNITS:
+        return
     chance = np.random.Generator(np.random.PCG64(seed))
-    return seen, chance.multinomial(num_units, [1 / num_units] * num_units, size=ROUNDS)
+    block = max(1, _CELLS // max(num_units, most))
+    for begun in range(0, ROUNDS, block):
+        size = min(block, ROUNDS - begun)
+        yield chance.multinomial(num_units, [1 / num_units] * num_units, size=size)
 
 
 def _interval(every: Sequence[Floats], num_units: int) -> Interval:
-    (value,), drawn = every[0].tolist(), every[1][np.isfinite(every[1])]
+    (value,) = every[0].tolist()
+    drawn = np.concatenate(every[1:]) if num_units >= MIN_UNITS else np.empty(0)
+    drawn = drawn[np.isfinite(drawn)]
     # A draw without an answer (no hit in it, say) is left out; half of them would be no interval.
-    if num_units < MIN_UNITS or len(drawn) < ROUNDS / 2:
+    if len(drawn) < ROUNDS / 2:
         return Interval(value=value, low=None, high=None, num_units=num_units)
     tail = _tail(num_units)
     low, high = np.quantile(drawn, (tail, 1 - tail)).tolist()
