@@ -66,6 +66,20 @@ def test_a_trace_is_sent_as_its_ids_say_and_a_server_finds_what_the_ceiling_allo
     assert report.workload["ids_seen_before_share"] >= 0.35
 
 
+def test_what_the_turn_before_left_behind_is_what_both_prompts_begin_with(
+    stub: RunningStub, tmp_path: Path
+) -> None:
+    flags = ("--trace", str(EXCERPT), "--limit", "30", "--time-scale", "1e9", "--clients", "1")
+    _, report = run(stub, tmp_path, "trace", *flags, "--arms", "on", "--block-tokens", "32")
+    sent = sorted(report.samples, key=lambda sample: sample.sent_at)
+    pairs = list(pairwise(zip(sent, prompts_of(stub, "prompt"), strict=True)))
+    later = [pair for pair in pairs if pair[1][0].turn > 1]
+    assert later
+    for (_, before), (sample, prompt) in later:
+        shared = next(n for n in range(len(before), -1, -1) if prompt[:n] == before[:n])
+        assert sample.reusable_tokens == shared >= 32
+
+
 def test_lengths_fit_what_the_server_says_of_its_model(stub: RunningStub, tmp_path: Path) -> None:
     flags = ("--trace", str(EXCERPT), "--limit", "30", "--time-scale", "1e9", "--arms", "on")
     _, report = run(stub, tmp_path, "trace", *flags)

@@ -87,6 +87,7 @@ def new_history(content: Content) -> IdHistory | TextHistory:
 
 def num_equal(left: Sequence[int], right: Sequence[int]) -> int:
     """Equal items at the start of both."""
+    left, right = tuple(left), tuple(right)  # a list never equals a tuple
     low, high = 0, min(len(left), len(right))
     if left[:high] == right[:high]:
         return high
