@@ -18,7 +18,8 @@ from reference import smollm2_gguf
 from running import Cluster, Running, drained, wait_for
 from served_models import save_served
 
-from kvloop.benchmark.api import Target, open_session
+from kvloop.benchmark.driver.api import open_session
+from kvloop.benchmark.driver.target import Target
 from kvloop.benchmark.reuse.account import Account
 from kvloop.benchmark.reuse.hold import Chats, OnOutcome
 from kvloop.benchmark.reuse.load import ChatLoad
@@ -75,16 +76,15 @@ class ManyNodes:
         return asyncio.run(self._hold(name, load, on_outcome))
 
     async def _hold(self, name: str, load: ChatLoad, on_outcome: OnOutcome) -> Account:
-        target = Target(
-            url=self.cluster.url,
-            model="m",
-            content="text",
-            cache_salt=secrets.token_hex(8),
-            timeout_s=300,
-        )
+        target = Target(url=self.cluster.url, model="m", content="text")
         async with open_session() as http:
             chats = Chats(
-                http=http, target=target, load=load, settle=self.settle, on_outcome=on_outcome
+                http=http,
+                target=target,
+                load=load,
+                settle=self.settle,
+                salt=secrets.token_hex(8),
+                on_outcome=on_outcome,
             )
             await chats.hold()
         return self.account(name, load, chats)

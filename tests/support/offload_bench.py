@@ -18,7 +18,9 @@ from loop import flush
 from many_chats import is_attached
 from running import Cluster, Running, drained, wait_for
 
-from kvloop.benchmark.api import Exchange, Target, ask, open_session
+from kvloop.benchmark.driver.api import Exchange, ask, open_session
+from kvloop.benchmark.driver.body import build_body
+from kvloop.benchmark.driver.target import Target
 
 _CLEAR = "/hicache/storage-backend/clear"
 
@@ -122,18 +124,24 @@ class OffloadBench:
         target = Target(
             url=self._clusters[arm].url,
             model="m",
-            cache_salt=secrets.token_hex(8),
-            output_length=args.answer,
-            timeout_s=300,
-            extra={"kvloop": {"cache": "off"}} if off else {},
+            extra_body={"kvloop": {"cache": "off"}} if off else {},
         )
+        salt = secrets.token_hex(8)
         count = concurrency * (num_rounds or args.rounds[concurrency])
         draw = random.Random(f"{seed} {concurrency}")
         waiting = iter([draw.choices(range(100, 20_000), k=args.prompt) for _ in range(count)])
         async with open_session() as http:
 
             async def client() -> list[Exchange]:
-                return [await ask(http, target, prompt) for prompt in waiting]
+                return [
+                    await ask(
+                        http,
+                        target,
+                        build_body(target, prompt, output_length=args.answer, salt=salt),
+                        timeout_s=300,
+                    )
+                    for prompt in waiting
+                ]
 
             done = await asyncio.gather(*(client() for _ in range(concurrency)))
         return list(itertools.chain.from_iterable(done))

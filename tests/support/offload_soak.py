@@ -13,7 +13,8 @@ from faults import engine_of
 from many_chats import ManyNodes
 from running import Running, fetch
 
-from kvloop.benchmark.api import Target, open_session
+from kvloop.benchmark.driver.api import open_session
+from kvloop.benchmark.driver.target import Target
 from kvloop.benchmark.reuse.hold import Chats
 from kvloop.benchmark.reuse.load import ChatLoad
 from kvloop.benchmark.sample import Failure
@@ -76,14 +77,14 @@ async def _soak(loop: ManyNodes, load: ChatLoad, seconds: float, every_s: float)
 
 async def _client(loop: ManyNodes, load: ChatLoad, number: int, until: float, seen: Soak) -> None:
     """One chat after the other, each with words of its own."""
-    target = Target(url=loop.cluster.url, model="m", content="text", timeout_s=300)
+    target = Target(url=loop.cluster.url, model="m", content="text")
     chat = 0
     async with open_session() as http:
         while time.monotonic() < until:
             chat += 1
             mine = replace(load, chats=1, at_once=1, seed=load.seed + 1_000_000 * number + chat)
-            salted = replace(target, cache_salt=secrets.token_hex(8))
-            chats = Chats(http=http, target=salted, load=mine, settle=loop.settle)
+            salt = secrets.token_hex(8)
+            chats = Chats(http=http, target=target, load=mine, settle=loop.settle, salt=salt)
             await chats.hold()
             account = loop.account("soak", mine, chats)
             seen.num_turns += len(chats.turns)

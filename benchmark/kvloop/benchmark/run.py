@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from kvloop.benchmark.driver.bad_answer import BadAnswer
 from kvloop.benchmark.driver.drive import drive
 from kvloop.benchmark.driver.driven import Driven
 from kvloop.benchmark.driver.listener import Listeners
+from kvloop.benchmark.driver.loop import run as run_loop
 from kvloop.benchmark.driver.options import DriveOptions
 from kvloop.benchmark.driver.target import Salting, Target
 from kvloop.benchmark.hardware import describe_machine
@@ -67,7 +67,7 @@ def run_bench(config: RunConfig, workload: Workload | MakeWorkload) -> int:
     """Run, show and publish; the command's exit status. Every end is told to the outlets."""
     console = Console(highlight=False)
     try:
-        outcome: Report | RunFailure = asyncio.run(_Run(config, console).report(workload))
+        outcome: Report | RunFailure = run_loop(_Run(config, console).report(workload))
     except BadAnswer as error:
         message = f"the warm-up failed: {error.kind}: {error}"
         outcome = RunFailure(reason="WarmUpFailed", message=message)

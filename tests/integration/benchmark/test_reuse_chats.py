@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from kvloop.benchmark.api import Target, open_session
+from kvloop.benchmark.driver.api import open_session
+from kvloop.benchmark.driver.target import Target
 from kvloop.benchmark.reuse.hold import Chats
 from kvloop.benchmark.reuse.load import ChatLoad
 
@@ -64,9 +65,9 @@ async def holding(server: Server, load: ChatLoad, said: list[str]) -> AsyncItera
     async def settle() -> None:
         said.append(f"settled after {len(server.bodies)}")
 
-    target = Target(url=f"http://{host}:{port}", model="m", content="text", timeout_s=30)
+    target = Target(url=f"http://{host}:{port}", model="m", content="text")
     async with open_session() as http:
-        yield Chats(http=http, target=target, load=load, settle=settle)
+        yield Chats(http=http, target=target, load=load, settle=settle, timeout_s=30)
     await runner.cleanup()
 
 

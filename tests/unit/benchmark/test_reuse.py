@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kvloop.benchmark.api import Exchange
+from kvloop.benchmark.driver.api import Exchange
+from kvloop.benchmark.driver.bad_answer import BadAnswer
+from kvloop.benchmark.driver.stream import StreamedAnswer
 from kvloop.benchmark.reuse.account import Account, to_json, why
 from kvloop.benchmark.reuse.hold import parse_turn
 from kvloop.benchmark.reuse.load import ChatLoad
 from kvloop.benchmark.reuse.tables import show, verdict
 from kvloop.benchmark.reuse.turn import Turn, count_pages, num_equal
 from kvloop.benchmark.sample import Failure, Sources
-from kvloop.benchmark.stream import BadAnswer, StreamedAnswer
 from kvloop.shared_cache.errors import ConfigError
 
 PAGE = 16
@@ -201,7 +202,7 @@ def test_the_json_has_the_rows_and_each_turn_but_no_ids() -> None:
 def exchange(usage: dict[str, Any], *lines: bytes) -> Exchange:
     answer = StreamedAnswer()
     for line in lines:
-        answer.add_line(line, 2.0)
+        answer.add_block(line + b"\n", 2.0)
     return Exchange(answer=answer, usage=usage, sent_at=1.5, ended_at=3.0)
 
 

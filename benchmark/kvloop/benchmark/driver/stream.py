@@ -50,6 +50,7 @@ class StreamedAnswer:
     is_done: bool = False
     _texts: list[str] = field(default_factory=list)
     _tail: bytes = b""
+    _heard_at: float = 0.0
 
     @property
     def text(self) -> str:
@@ -63,6 +64,7 @@ class StreamedAnswer:
 
     def add_block(self, block: bytes, at: float) -> None:
         """Take bytes as they came, cut anywhere; raises BadAnswer for an error event."""
+        self._heard_at = at
         *lines, self._tail = (self._tail + block).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
@@ -70,7 +72,7 @@ class StreamedAnswer:
 
     def finish(self) -> dict[str, Any]:
         """Return the usage of a whole answer; raises BadAnswer."""
-        self.add_block(b"\n", self.ended_at)
+        self.add_block(b"\n", self._heard_at)  # its last line may lack its end
         if not self.is_done:
             raise BadAnswer("truncated", "the stream ended before [DONE]")
         if self.usage is None:

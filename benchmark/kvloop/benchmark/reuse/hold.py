@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import aiohttp
 
-from kvloop.benchmark.api import Exchange, Target, ask
+from kvloop.benchmark.driver.api import Exchange, ask
+from kvloop.benchmark.driver.bad_answer import BadAnswer
+from kvloop.benchmark.driver.body import build_body
+from kvloop.benchmark.driver.target import Target
 from kvloop.benchmark.reuse.load import ChatLoad
 from kvloop.benchmark.reuse.turn import Turn
 from kvloop.benchmark.sample import Failure, parse_sources
-from kvloop.benchmark.stream import BadAnswer
 
 Settle = Callable[[], Awaitable[None]]
 OnOutcome = Callable[[Turn | Failure], None]
@@ -30,6 +32,10 @@ class Chats:
     load: ChatLoad
     settle: Settle
     """Awaited between two rounds: returns when all that was generated has been stored."""
+    salt: str = ""
+    """`cache_salt` of the requests; empty: none."""
+    timeout_s: float = 300.0
+    """Longest time for one answer."""
     on_outcome: OnOutcome = lambda _: None
     turns: list[Turn] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -73,9 +79,11 @@ class Chats:
         if len(history) != 2 * (number - 1):
             return  # an earlier turn has failed
         history.append({"role": "user", "content": self.load.say(chat, number)})
-        target = replace(self.target, extra=self.load.body(chat, number))
+        length = self.load.max_tokens(chat, number)
+        body = build_body(self.target, history, output_length=length, salt=self.salt)
+        body |= self.load.body(chat, number)
         try:
-            exchange = await ask(self.http, target, history)
+            exchange = await ask(self.http, self.target, body, timeout_s=self.timeout_s)
             turn = parse_turn(chat, number, exchange)
         except BadAnswer as error:
             failure = Failure(conversation=chat, turn=number, kind=error.kind, message=str(error))
@@ -106,6 +114,6 @@ def parse_turn(chat: int, number: int, exchange: Exchange) -> Turn:
         prefill_node=kvloop.get("prefill_node"),
         decode_node=kvloop.get("decode_node"),
         fallback=kvloop.get("fallback"),
-        ttft_s=answer.arrivals[0][0] - exchange.sent_at,
+        ttft_s=exchange.ttft_s,
         itl_s=answer.gaps(),
     )
