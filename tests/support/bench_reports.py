@@ -246,14 +246,14 @@ def report_of(shape: Shape, run: Run) -> Report:
             model="SmolLM2-135M-Instruct",
         ),
         workload=MadeUpLoad(shape=shape),
-        plan=[_planned(shape, segment) for segment in run.segments],
+        plan=[planned(shape, segment) for segment in run.segments],
         driven=driven,
         objectives=Objectives(ttft_ms=500.0),
         price_per_gpu_hour=2.5,
     )
 
 
-def _planned(shape: Shape, segment: SegmentResult) -> Segment:
+def planned(shape: Shape, segment: SegmentResult) -> Segment:
     return Segment(
         arm=segment.arm,
         step=segment.step,

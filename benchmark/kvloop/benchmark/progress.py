@@ -20,8 +20,8 @@ from kvloop.benchmark.sample import Failure, Sample
 from kvloop.benchmark.tally import Tally
 from kvloop.benchmark.workloads.plan import Workload
 
-REFRESH_PER_S = 2.0
-"""Each picture takes the driver's interpreter some milliseconds."""
+REFRESH_PER_S = 1.0
+"""Each picture takes some milliseconds of the interpreter that drives the load."""
 LINE_EVERY_S = 10.0
 MOST_ERRORS = 5
 

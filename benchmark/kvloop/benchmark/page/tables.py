@@ -81,7 +81,10 @@ def _arms(report: Report) -> Table:
     for arm in report.arms:
         rows.append((f"{looks.NAMES[arm.arm]}, all turns", *_summary_cells(arm.all)))
         rows.append((f"{looks.NAMES[arm.arm]}, later turns", *_summary_cells(arm.later_turns)))
-    return Table(title="Arms", head=("arm", *_SUMMARY_HEAD), rows=tuple(rows))
+    for step in report.steps:
+        name = f"{looks.NAMES[step.arm]}, {_load(step.rate)}"
+        rows.append((name, *_summary_cells(step.all)))
+    return Table(title="Times and hits", head=("arm", *_SUMMARY_HEAD), rows=tuple(rows))
 
 
 def _turns(arm: ArmResult) -> Table:

@@ -12,8 +12,8 @@ def digits(value: float) -> str:
     """Three that count, no exponent: 0.0123, 1.23, 12.3, 1,230."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "-"
-    places = 2 - math.floor(math.log10(abs(value)))
-    rounded = round(value, places)
+    rounded = float(f"{value:.3g}")
+    places = 2 - math.floor(math.log10(abs(rounded)))
     return f"{rounded:,.{max(0, min(places, 6))}f}"
 
 
