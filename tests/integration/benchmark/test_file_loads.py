@@ -105,6 +105,17 @@ def test_turns_of_one_conversation_wait_for_each_other_and_others_do_not(tmp_pat
             assert later.sent_at >= earlier.ended_at
 
 
+def test_a_request_that_fails_is_counted_and_its_conversation_goes_on(tmp_path: Path) -> None:
+    flags = ("--trace", str(EXCERPT), "--limit", "30", "--time-scale", "1e9", "--clients", "1")
+    with running_stub("--context", "2048", "--refuse-first", "1") as stub:
+        status, report = run(stub, tmp_path, "trace", *flags, "--arms", "on")
+    (failure,) = report.failures
+    assert status == 1 and (failure.kind, failure.turn) == ("http_429", 1)
+    assert len(report.samples) == 29
+    after = next(s for s in report.samples if s.conversation == failure.conversation)
+    assert (after.turn, after.reusable_tokens) == (2, 0)
+
+
 def test_a_broken_line_is_named_in_the_report_and_the_rest_is_sent(
     stub: RunningStub, tmp_path: Path
 ) -> None:

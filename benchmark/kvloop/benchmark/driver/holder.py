@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Course:
     start: float
     """The run's, of `time.monotonic`."""
 
+    def is_next_whole(self, number: int, index: int) -> bool:
+        """Whether a conversation's turn after its own turn `index` needs no history."""
+        has_next = index + 1 < len(self.conversations[number].turns)
+        return has_next and self.workload.say(number, index + 2).is_whole
+
 
 class Holder:
     """One segment: one arm alone."""
@@ -68,7 +74,7 @@ class Holder:
                 for index in range(len(self._course.conversations[number].turns)):
                     if index:
                         await self._sleep(number, index, standing)
-                    standing = await self._turn(number, index, standing)
+                    standing = await self._turn_or_gap(number, index, standing)
         except BadAnswer:
             return  # counted; without this answer the later turns would be another conversation
         finally:
@@ -87,6 +93,19 @@ class Holder:
         left_s = max(due_s, free_s) - self._now_s()
         if left_s > 0:
             await asyncio.sleep(left_s)
+
+    async def _turn_or_gap(self, number: int, index: int, standing: Standing) -> Standing:
+        """A turn that failed, and is counted, is a gap where the next turn says all by itself."""
+        try:
+            return await self._turn(number, index, standing)
+        except BadAnswer:
+            if not self._course.is_next_whole(number, index):
+                raise
+            return Standing(
+                history=new_history(self._course.workload.content),
+                turns=standing.turns + 1,
+                answered_s=self._now_s(),
+            )
 
     async def _turn(self, number: int, index: int, standing: Standing) -> Standing:
         """Say a turn and hear its answer; raises BadAnswer once that is counted."""
@@ -122,12 +141,12 @@ class Holder:
         now_s = self._now_s()
         due_s = self._pace.due_s(number, index, standing.answered_s)
         repeated = standing.history.num_repeated(said)
-        reusable = standing.reusable_tokens if repeated is None else repeated
+        reusable = min(standing.reusable_tokens, math.inf if repeated is None else repeated)
         return Plan(
             due_at=self._began_at + (now_s if due_s is None else due_s),
             ready_at=self._began_at + now_s,
             output_length=self._course.conversations[number].turns[index].output_length,
-            reusable_tokens=0 if self._segment.arm == "all_miss" else reusable,
+            reusable_tokens=0 if self._segment.arm == "all_miss" else int(reusable),
         )
 
     def _body(self, place: Place, plan: Plan, prompt: Sequence[Any]) -> dict[str, Any]:
