@@ -42,6 +42,7 @@ async def _apply(config_map: Mapping[str, Any], cluster: InCluster, deadline_s: 
             said = await _try(http, config_map, cluster, min(TRY_S, left_s))
             if said is None:
                 return
+            refusal = said
             await asyncio.sleep(min(TRIES_APART_S, max(0.0, ends_at - loop.time())))
     raise OutletError(f"not done within {deadline_s:g} s; the last try: {refusal}")
 
