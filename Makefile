@@ -35,22 +35,32 @@ lint: $(STAMP) ## Style, types and imports between rooms
 	$(BIN)/lint-imports
 
 # Most tests wait for other processes: two files at a time, whole loops beside loops only.
-ALONE := tests/integration/loop tests/integration/engine
+LOOPS := tests/integration/loop tests/integration/engine
 # Exit status 5 is no fault where ARGS chose no test of one half.
 NONE_CHOSEN := { [ $$? = 5 ] && [ -n '$(ARGS)' ]; }
-define run_tests
-	$(BIN)/pytest -m "$(1)" $(ALONE:%=--ignore=%) -n 2 --dist loadfile $(ARGS) || $(NONE_CHOSEN)
-	$(BIN)/pytest -m "$(1)" $(ALONE) -n 2 --dist loadfile $(ARGS) || $(NONE_CHOSEN)
-endef
+PARTS = $(BIN)/pytest -m "$(1)" $(LOOPS:%=--ignore=%) -n 2 --dist loadfile $(ARGS)
+WHOLE = $(BIN)/pytest -m "$(1)" $(LOOPS) -n 2 --dist loadfile $(ARGS)
 
 test: lint ## Everything that runs in minutes (ARGS="-k name")
-	$(call run_tests,$(FAST))
+	$(call PARTS,$(FAST)) || $(NONE_CHOSEN)
+	$(call WHOLE,$(FAST)) || $(NONE_CHOSEN)
 
 test-unit: $(STAMP) ## Only the tests that start no process
 	$(BIN)/pytest tests/unit $(ARGS)
 
-test-full: lint ## The slow tests too
-	$(call run_tests,$(FULL))
+# The loops run whatever the parts came to, and what became of all tests is written down.
+REPORTS := build/test-full
+test-full: export KVLOOP_TESTS := full
+test-full: lint ## The slow tests too; the outcome goes to docs/test-full.md
+	@rm -rf $(REPORTS)
+	@failed=0; commit=$$(git describe --always --dirty --abbrev=12 --exclude '*'); \
+	$(call PARTS,$(FULL)) --junitxml=$(REPORTS)/parts.xml || $(NONE_CHOSEN) || failed=1; \
+	$(call WHOLE,$(FULL)) --junitxml=$(REPORTS)/loops.xml || $(NONE_CHOSEN) || failed=1; \
+	if [ -z '$(ARGS)' ]; then \
+		$(BIN)/python scripts/record_test_full.py --commit "$$commit" \
+			$(REPORTS)/parts.xml $(REPORTS)/loops.xml || failed=1; \
+	fi; \
+	exit $$failed
 
 clean: ## Remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
