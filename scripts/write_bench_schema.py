@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write docs/benchmarks/schema.json from the report's classes: run it after changing them."""
 
 from pathlib import Path
