@@ -181,7 +181,6 @@ def test_the_report_gets_the_flags_and_what_they_came_to() -> None:
     words = load.describe()
     assert words["kind"] == load.kind == "multi-turn"
     assert words["turns"] == [2, 3] and words["branches"] == 1 and words["think_s"] == 2.0
-    assert words["all_conversations"] == 8
     assert words["requests"] == num_requests(load)
     longest = max(
         len(one.turns) + (one.branch.turns if one.branch else 0) for one in load.conversations

@@ -70,7 +70,6 @@ class Scripted(ABC):
         return {
             "kind": self.kind,
             **{name: list(one) if isinstance(one, tuple) else one for name, one in flags.items()},
-            "all_conversations": len(self.conversations),
             "requests": sum(len(one.turns) for one in self.conversations),
             "longest_with_answer": self.context_needed,
         }
