@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import log
 from statistics import median
 from typing import Any
 
 from kvloop.benchmark.results.document import Report
-from kvloop.benchmark.simulate.check import check
+from kvloop.benchmark.simulate.check import Rows, check
 from kvloop.benchmark.simulate.cluster import Cluster
 from kvloop.benchmark.simulate.config import ClusterConfig
 from kvloop.benchmark.simulate.least_squares import fit_costs, relative_error
@@ -19,7 +20,8 @@ from kvloop.shared_cache.errors import ConfigError
 
 LEAST_SAMPLES = 12
 _SLOWDOWNS = tuple(step / 10 for step in range(16))
-_ROUNDS = 6
+_ROUNDS = 16
+_STRIDE = 0.5
 _PREFILL = ("prefill_request_s", "prefill_token_s", "prefill_pair_s", "fetch_token_s")
 _DECODE = ("decode_step_s", "decode_sequence_s", "decode_context_s")
 
@@ -49,13 +51,26 @@ def calibrate(
     fitted, decode_error = _fit_decode(fitted, streams(samples, busy))
     load = report_load(report, page_size)
     fitted = replace(fitted, name=f"calibrated {base.name}")
+
+    def simulate(profile: Profile) -> Rows:
+        return check(report, Cluster(config, profile, load).run(), 0.0).rows[0]
+
+    fitted, ratio = _scale(fitted, simulate)
+    return fitted, _words(fitted, len(samples), error, decode_error, ratio)
+
+
+def _scale(profile: Profile, simulate: Callable[[Profile], Rows]) -> tuple[Profile, float]:
+    """Scaled until a whole run has the measured medians, as near as it gets; TTFT's ratio."""
+    tried: list[tuple[float, float, Profile]] = []
     for _ in range(_ROUNDS):
-        rows = check(report, Cluster(config, fitted, load).run(), 0.0).rows[0]
-        fitted = _scaled(fitted, _PREFILL, 1 / rows.ttft.ratio)
-        if rows.tpot is not None:
-            fitted = _scaled(fitted, _DECODE, 1 / rows.tpot.ratio)
-    rows = check(report, Cluster(config, fitted, load).run(), 0.0).rows[0]
-    return fitted, _words(fitted, len(samples), error, decode_error, rows.ttft.ratio)
+        rows = simulate(profile)
+        tpot = rows.tpot.ratio if rows.tpot is not None else 1.0
+        tried.append((abs(log(rows.ttft.ratio)) + abs(log(tpot)), rows.ttft.ratio, profile))
+        # the same prompts queue otherwise when they take longer: half of the way each time
+        profile = _scaled(profile, _PREFILL, rows.ttft.ratio**-_STRIDE)
+        profile = _scaled(profile, _DECODE, tpot**-_STRIDE)
+    _, ratio, best = min(tried, key=lambda one: one[0])
+    return best, ratio
 
 
 def _fit_prefill(base: Profile, busy: Sequence[Service]) -> tuple[Profile, float]:
