@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from canary_nodes import PAGE, FakeNodes, node
 
+from kvloop.router.canary import chat
 from kvloop.router.canary.chat import PairCanary
 from kvloop.router.canary.judge import HandOffFailure
 from kvloop.router.canary.plan import Pair
@@ -175,7 +176,10 @@ async def test_decode_whose_l3_is_gone_breaks_write_back(state: str, words: str)
     assert report.stages[1].reason == words
 
 
-async def test_pages_missing_at_the_deadline_are_counted_and_whose_they_are() -> None:
+async def test_pages_missing_at_the_deadline_are_counted_and_whose_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chat, "_CLEAN_UP_S", 0.2)  # the removal waits for them as long
     write_back = (await run(FakeNodes(num_stored=2))).stages[1]
     assert write_back.state == "failed"
     assert write_back.reason.startswith("6 of 8 pages are not in L3, 5 of them decode's own")

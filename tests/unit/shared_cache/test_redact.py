@@ -25,7 +25,7 @@ from kvloop.shared_cache.storage_errors import (
 
 SHAPE = PageShape(num_layers=1, page_size=4, num_kv_heads=1, head_size=8, itemsize=2)
 KEYS = [bytes([i]) * 32 for i in range(2)]
-QUICK = GuardConfig(deadline_s=0.5, first_retry_s=0.02, max_retry_s=0.1)
+QUICK = GuardConfig(deadline_s=0.5, first_retry_s=0.02, max_retry_s=0.1, check_s=0.1)
 SECRET = "hunter2 & co"
 CONFIG = {"root": "/pages", "access_key": SECRET}
 
