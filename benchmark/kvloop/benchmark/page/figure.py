@@ -44,7 +44,7 @@ class Frame:
 
     width: float = 560.0
     height: float = 330.0
-    left: float = 78.0
+    left: float = 84.0
     right: float = 26.0
     top: float = 14.0
     bottom: float = 50.0
@@ -70,7 +70,7 @@ class Frame:
             y=0,
             text_anchor="middle",
             class_="axis-title",
-            transform=f"translate(13 {middle:.1f}) rotate(-90)",
+            transform=f"translate(18 {middle:.1f}) rotate(-90)",
         )
         return group(
             *(line((self.left, scale.at(t)), (self.right_at, scale.at(t)), "grid") for t in ticks),
