@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,8 +105,10 @@ def main() -> int:
         _control(args.control, args.seconds)
         return 0
     rows = [_measure(streams, args) for streams in args.streams]
-    loop = f"{type(new_event_loop()).__module__.split('.')[0]}"
-    print(f"{_hardware()}; loop {loop}; every {args.interval_ms:g} ms a token of each stream")
+    loop = _loop(args)()
+    name = type(loop).__module__.split(".")[0]
+    loop.close()
+    print(f"{_hardware()}; loop {name}; every {args.interval_ms:g} ms a token of each stream")
     _show(rows)
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
@@ -129,11 +131,15 @@ def _measure(streams: int, args: argparse.Namespace) -> Row:
             stdout=subprocess.PIPE,
             text=True,
         )
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=_loop(args)) as runner:
             driven = runner.run(_drive(stub.url, load))
         controls = sorted(json.loads(control.communicate(timeout=60)[0]))
         seen = stub.seen()
     return _row(streams, driven, controls, seen)
+
+
+def _loop(args: argparse.Namespace) -> Callable[[], asyncio.AbstractEventLoop]:
+    return asyncio.new_event_loop if args.plain_loop else new_event_loop
 
 
 async def _drive(url: str, load: Steady) -> Driven:
@@ -245,6 +251,7 @@ def _parse() -> argparse.Namespace:
     flag("--stream-s", type=float, default=5.0, help="how long one lasts")
     flag("--interval-ms", type=float, default=100.0, help="between a stream's tokens")
     flag("--prompt", type=int, default=250, help="ids of a prompt")
+    flag("--plain-loop", action="store_true", help="asyncio's own, even where uvloop is there")
     flag("--json", type=Path, metavar="FILE", help="write the rows here")
     flag("--control", metavar="URL", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -103,7 +103,10 @@ class Connection(asyncio.Protocol):
             return
         self._unread = rest[length:]
         method, path, _ = head.split(b" ", 2)
-        if method == b"GET":
+        key = self._args.api_key
+        if key is not None and f"Authorization: Bearer {key}".encode() not in head:
+            self._json(401, {"error": {"message": "no such key"}})
+        elif method == b"GET":
             self._get(path.decode())
         else:
             self._post(json.loads(rest[:length]))
@@ -244,6 +247,7 @@ def _parse() -> argparse.Namespace:
     flag("--first-ms", type=float, default=0.0, help="before the first token")
     flag("--interval-ms", type=float, default=0.0, help="between tokens")
     flag("--context", type=int, help="max_model_len of /v1/models")
+    flag("--api-key", help="401 to requests without it")
     flag("--kvloop", action="store_true", help="answer with usage.kvloop, know its `cache` field")
     flag("--share-429", type=float, default=0.0, help="of requests, from 0 to 1")
     flag("--share-503", type=float, default=0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from kvloop.shared_cache.errors import ConfigError
 
@@ -40,6 +40,11 @@ class DriveOptions:
     """How long a probed server has to answer anything at all; then the run is cut short."""
     pause_s: float = 0.0
     """Between two segments."""
+
+    def describe(self) -> dict[str, Any]:
+        """What makes it another load if it changes; plain JSON values."""
+        names = ("clients", "max_in_flight", "arrival", "time_scale")
+        return {name: getattr(self, name) for name in names}
 
     def __post_init__(self) -> None:
         for name in ("clients", "max_in_flight", "timeout_s", "stall_timeout_s", "time_scale"):
