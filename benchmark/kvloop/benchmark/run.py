@@ -173,4 +173,5 @@ class _Run:
             node_seconds=nodes.spent,
             price_per_gpu_hour=config.price_per_gpu_hour,
             more_warnings=(*getattr(load, "warnings", ()), *nodes.problems),
+            driving={**config.options.describe(), "rates": config.rates},
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +43,10 @@ def build_report(
     node_seconds: Sequence[SegmentSeconds] = (),
     price_per_gpu_hour: float | None = None,
     more_warnings: Sequence[str] = (),
+    driving: Mapping[str, Any] | None = None,
 ) -> Report:
-    """`plan`: the segments that were to be driven; `node_seconds`: `NodeSeconds.spent`, if any.
+    """`plan`: the segments that were to be driven; `node_seconds`: `NodeSeconds.spent`, if any;
+    `driving`: how, beside the load's own flags (clients, rates): two runs differ by it, too.
 
     Pure, and never fails on what a server did: a run without one answer gives a report, too.
     """
@@ -60,7 +62,7 @@ def build_report(
         started_at=driven.started_at,
         duration_s=driven.duration_s,
         server=Server(url=about.server_url, model=about.model, name=driven.server_name),
-        workload=_described(workload),
+        workload={**(driving or {}), **_described(workload)},
         ceiling=_ceiling(workload.ceiling),
         arms=arms,
         steps=step_results(run, wanted),
