@@ -145,7 +145,9 @@ def _clock_text(seconds: float) -> str:
 def _where(tally: Tally) -> str:
     segment = tally.segment
     if segment is None:
-        return "between two arms" if tally.over < tally.planned else "done"
+        if tally.over == tally.planned:
+            return "done"
+        return "between two arms" if tally.over else "warming up"
     parts = [f"arm {segment.arm}"]
     if tally.num_steps > 1:
         rate = "" if segment.rate is None else f" ({units.tick(segment.rate)} requests/s)"

@@ -63,7 +63,10 @@ class Tally:
         self._planned_of = {
             _place(s): sum(turns[number] for number in s.conversations) for s in segments
         }
-        self._clock, self._began_at, self._segment_began_at = clock, clock(), clock()
+        self._clock = clock
+        self._began_at: float | None = None
+        """Of the first segment: the warm-up is no part of the pace."""
+        self._segment_began_at = 0.0
         self._outcomes_here, self._over = 0, 0
         self.planned = sum(self._planned_of.values())
         self.num_rounds = len({s.round for s in segments})
@@ -75,6 +78,8 @@ class Tally:
 
     def began(self, segment: Segment) -> None:
         self.segment, self._segment_began_at = segment, self._clock()
+        if self._began_at is None:
+            self._began_at = self._segment_began_at
         self._outcomes_here, self.in_flight = 0, 0
 
     def sent(self) -> None:
@@ -108,7 +113,7 @@ class Tally:
 
     @property
     def elapsed_s(self) -> float:
-        return self._clock() - self._began_at
+        return 0.0 if self._began_at is None else self._clock() - self._began_at
 
     @property
     def remaining_s(self) -> float | None:

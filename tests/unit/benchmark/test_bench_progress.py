@@ -150,9 +150,23 @@ def test_turns_that_are_never_sent_are_over_with_their_segment(made: Run, clock:
 
 def test_the_time_to_go_follows_the_pace_so_far(made: Run, clock: Clock) -> None:
     live = progress(made, clock)
-    clock.now = 60.0
+    clock.now = 100.0
+    live.began(plan(made)[0])
+    clock.now = 160.0
     hold(live, made, 2)
     assert "1:00, about 1:00 to go" in live.line()
+
+
+def test_before_the_first_arm_the_run_warms_up_and_between_arms_it_says_so(
+    made: Run, clock: Clock
+) -> None:
+    live = progress(made, clock)
+    clock.now = 5.0
+    assert "0:00; warming up" in live.line()
+    hold(live, made, 1)
+    assert "between two arms" in live.line()
+    hold(live, made, 4)
+    assert "; done; " in live.line()
 
 
 def test_memory_does_not_grow_with_the_run(made: Run, clock: Clock) -> None:
