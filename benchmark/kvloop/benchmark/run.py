@@ -35,6 +35,8 @@ from kvloop.shared_cache.errors import ConfigError, KVLoopError
 MakeWorkload = Callable[[ServedModel], Workload]
 """For loads that are cut to the model."""
 
+_LOG_WIDTH = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
@@ -65,7 +67,7 @@ class RunConfig:
 
 def run_bench(config: RunConfig, workload: Workload | MakeWorkload) -> int:
     """Run, show and publish; the command's exit status. Every end is told to the outlets."""
-    console = Console(highlight=False)
+    console = new_console()
     try:
         outcome: Report | RunFailure = run_loop(_Run(config, console).report(workload))
     except BadAnswer as error:
@@ -84,6 +86,12 @@ def run_bench(config: RunConfig, workload: Workload | MakeWorkload) -> int:
     if isinstance(outcome, RunFailure):
         raise (ConfigError if status == 2 else KVLoopError)(outcome.message)
     return status
+
+
+def new_console() -> Console:
+    """The tables need 100 columns: a log, which has no width, gets them."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_LOG_WIDTH)
 
 
 def _complain(console: Console, words: str) -> None:
