@@ -158,6 +158,18 @@ def test_a_page_that_cannot_be_made_costs_no_report(tmp_path: Path) -> None:
     assert (tmp_path / "r.json").exists() and not (tmp_path / "r.html").exists()
 
 
+def test_the_termination_message_is_there_before_what_may_take_long(tmp_path: Path) -> None:
+    found: list[bool] = []
+
+    def slow(report: Report) -> str:
+        found.append((tmp_path / "end").exists())
+        return "<p>"
+
+    outlets = Outlets(page_file=tmp_path / "r.html", termination_file=tmp_path / "end")
+    published(REPORT, outlets, slow)
+    assert found == [True]
+
+
 def test_a_termination_message_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     status, told = published(REPORT, Outlets(termination_file=tmp_path / "none" / "end"))
     assert status == 1 and told[0].startswith("--termination-message")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvloop.benchmark.outlets.config_map import ConfigMapTarget, write_config_map
@@ -50,24 +50,36 @@ def publish(outcome: Report | RunFailure, outlets: Outlets, render: Render, say:
     `render` makes the page, where one is wanted; `say` is told of each outlet that failed.
     """
     ending, status = _ending(outcome)
-    faults = []
-    if isinstance(outcome, Report):
-        for fault in _write_report(outcome, outlets, render, ending):
-            faults.append(fault)
-            say(fault)
-    if faults and ending.phase == "Succeeded":
-        ending, status = Ending(phase="Failed", reason="OutletFailed", message="; ".join(faults)), 1
-    elif faults:
-        message = "; ".join((ending.message, *faults))
-        ending = Ending(phase=ending.phase, reason=ending.reason, message=message)
-    if outlets.termination_file is not None:
-        report = outcome if isinstance(outcome, Report) else None
-        try:
-            write_termination_message(report, outlets.termination_file, ending)
-        except OSError as error:
-            say(f"--termination-message {outlets.termination_file}: {error.strerror}")
-            status = status or 1
-    return status
+    # Before what may take long: a pod that is being stopped has seconds only.
+    faults = _end(outcome, ending, outlets)
+    reported = (
+        list(_write_report(outcome, outlets, render, ending)) if isinstance(outcome, Report) else []
+    )
+    if reported:
+        _end(outcome, _with(ending, reported), outlets)
+        faults += reported
+    for fault in faults:
+        say(fault)
+    return status or int(bool(faults))
+
+
+def _end(outcome: Report | RunFailure, ending: Ending, outlets: Outlets) -> list[str]:
+    if (file := outlets.termination_file) is None:
+        return []
+    report = outcome if isinstance(outcome, Report) else None
+    return list(
+        _tried(
+            f"--termination-message {file}",
+            lambda: write_termination_message(report, file, ending),
+        )
+    )
+
+
+def _with(ending: Ending, faults: list[str]) -> Ending:
+    """What had failed before stays the reason."""
+    if ending.phase == "Succeeded":
+        return Ending(phase="Failed", reason="OutletFailed", message="; ".join(faults))
+    return replace(ending, message="; ".join((ending.message, *faults)))
 
 
 def _write_report(
