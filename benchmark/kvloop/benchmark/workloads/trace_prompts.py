@@ -11,9 +11,9 @@ from kvloop.benchmark.workloads.plan import Ceiling
 from kvloop.benchmark.workloads.trace_scale import Scale
 from kvloop.benchmark.workloads.words import new_random
 
-_WORDS = (
-    "tokens at the start of a prompt that stood at the start of an earlier one, by the trace's ids "
-    "and in its order; prompts only (answers are in no later prompt), nothing ever evicted"
+_HOW = (
+    "tokens at a prompt's start that an earlier prompt began with, by the trace's ids and in its "
+    "order; answers are in no later prompt; nothing ever evicted"
 )
 
 
@@ -82,4 +82,4 @@ def count_ceiling(scale: Scale, requests: Sequence[Request]) -> Ceiling:
             is_known = is_known and known == scale.block_tokens
             seen[page] = max(own, seen.get(page, 0))
         tokens += length
-    return Ceiling(tokens=tokens, reusable_tokens=reusable, words=_WORDS)
+    return Ceiling(tokens=tokens, reusable_tokens=reusable, words=_HOW)
