@@ -41,7 +41,7 @@ def _bad(report: Report) -> Iterator[str]:
 def _failed(arm: ArmResult) -> str:
     counts = arm.counts
     kinds = ", ".join(f"{kind} {units.count(num)} x" for kind, num in arm.errors.items())
-    parts = [f"{looks.NAMES[arm.arm]}: "]
+    parts = [f"In the arm “{looks.NAMES[arm.arm]}” "]
     if counts.failed:
         parts.append(
             f"{units.count(counts.failed)} of {units.count(counts.planned)} requests failed"
