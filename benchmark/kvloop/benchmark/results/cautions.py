@@ -17,6 +17,8 @@ POSSIBLE = 0.05
 """Share of the prompt tokens: below it, that nothing hits says nothing."""
 WEAK = 0.5
 """Of what is possible: fewer hits are a fault until explained."""
+MOST = 0.9
+"""Of the planned requests: with fewer the load's ceiling says nothing of what was sent."""
 DRIFT = 0.2
 LATE_S = 1.0
 _TEMPLATE_TOKENS = 64
@@ -46,8 +48,10 @@ def cautions(run: RunData, arms: Sequence[ArmResult]) -> tuple[str, ...]:
 
 def possible_rate(run: RunData, arm: ArmResult) -> float:
     """The most that its hit rate can be, by the load's count or by the histories heard."""
-    ceiling = run.workload.ceiling
-    return max(arm.all.reusable_rate, ceiling.rate if ceiling is not None else 0.0)
+    ceiling, counts = run.workload.ceiling, arm.counts
+    if ceiling is None or counts.completed < MOST * counts.planned:  # it is of the whole load
+        return arm.all.reusable_rate
+    return max(arm.all.reusable_rate, ceiling.rate)
 
 
 def _weak_reuse(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
