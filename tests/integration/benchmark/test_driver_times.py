@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
-from driving import Talk, hold, sample_of, segment, turns
+from driving import Notes, Talk, hold, sample_of, segment, turns
 from stub_process import running_stub
 
 from kvloop.benchmark.driver.api import ServedModel, find_model, open_session
@@ -58,6 +59,19 @@ def test_one_process_holds_500_streams() -> None:
         assert stub.seen()["most_streams"] == 500
     assert len(driven.samples) == driven.cost.most_streams == 500
     assert all(len(one.itl_s) == 7 for one in driven.samples)
+
+
+def test_the_collector_does_not_look_through_old_objects_during_a_run() -> None:
+    class Counting(Notes):
+        frozen = 0
+
+        def sent(self) -> None:
+            self.frozen = gc.get_freeze_count()
+
+    counting = Counting()
+    with running_stub() as stub:
+        hold(stub.url, Talk(conversations=[turns(1)]), listener=counting)
+    assert counting.frozen > 10_000 and gc.get_freeze_count() == 0
 
 
 async def test_the_servers_first_model_is_taken_with_its_context() -> None:

@@ -13,6 +13,7 @@ import aiohttp
 from kvloop.benchmark.arms import Segment
 from kvloop.benchmark.driver.cost import judge_cost
 from kvloop.benchmark.driver.driven import Driven
+from kvloop.benchmark.driver.garbage import old_objects_frozen
 from kvloop.benchmark.driver.gate import Gate
 from kvloop.benchmark.driver.heads import new_heads
 from kvloop.benchmark.driver.holder import Course, Holder
@@ -42,9 +43,21 @@ async def drive(
     back all the same. Raises BadAnswer if the warm-up fails, ConfigError if the server cannot do
     one of the arms.
     """
+    with old_objects_frozen():
+        return await _drive(http, target, workload, segments, options, listener or Silence())
+
+
+async def _drive(
+    http: aiohttp.ClientSession,
+    target: Target,
+    workload: Workload,
+    segments: Sequence[Segment],
+    options: DriveOptions,
+    listener: Listener,
+) -> Driven:
     heads = new_heads(workload.say(-1, 1).ids)
     name = await warm_up(http, target, workload, segments, options, heads)
-    run = _Run(listener=listener or Silence())
+    run = _Run(listener=listener)
     watch = ServerWatch(http, target.url, options, run.cut_short)
     gate = Gate(http, target, options, run.listener, watch)
     course = Course(
@@ -58,8 +71,12 @@ async def drive(
         start=run.start,
     )
     lag, cpu_s = LagMonitor(), time.process_time()
+
+    def interrupt(signal: str) -> None:
+        run.cut_short(f"{signal} ended the run early")
+
     try:
-        with lag, first_signal(lambda signal: run.cut_short(f"{signal} ended the run early")):
+        with lag, first_signal(interrupt):
             await run.hold(course, segments)
     finally:
         await watch.close()
