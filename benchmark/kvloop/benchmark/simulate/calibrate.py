@@ -22,6 +22,8 @@ LEAST_SAMPLES = 12
 _SLOWDOWNS = tuple(step / 10 for step in range(16))
 _ROUNDS = 16
 _STRIDE = 0.5
+_NOISE = 0.35
+"""A median error of single prompts beyond which the run shows the machine's other work."""
 _PREFILL = ("prefill_request_s", "prefill_token_s", "prefill_pair_s", "fetch_token_s")
 _DECODE = ("decode_step_s", "decode_sequence_s", "decode_context_s")
 
@@ -132,12 +134,18 @@ def _with_costs(profile: Profile, names: Sequence[str], costs: Sequence[float]) 
 def _words(
     profile: Profile, num: int, prefill_error: float, decode_error: float, ratio: float
 ) -> str:
-    per_s = 1 / profile.prefill_token_s if profile.prefill_token_s else float("inf")
-    return (
+    words = (
         f"calibrated on {num} requests: {1000 * profile.prefill_request_s:.0f} ms a prompt, "
-        f"{per_s:,.0f} prompt tokens/s, {1e6 * profile.fetch_token_s:.0f} µs a token from L3, "
+        f"{1e6 * profile.prefill_token_s:.0f} µs a prompt token, "
+        f"{1e6 * profile.fetch_token_s:.0f} µs a token from L3, "
         f"{1000 * profile.decode_base_s(1):.1f} ms a decode step, slower by "
         f"{profile.prefill_slowdown:.0%} (prefill) and {profile.decode_slowdown:.0%} (decode) "
         f"while the other computes; median error of a prompt {prefill_error:.0%}, of an answer's "
         f"token {decode_error:.0%}; the run simulated has {ratio:.2f} of its median TTFT"
     )
+    if prefill_error > _NOISE:
+        words += (
+            "\nWARNING: prompts that are alike took very different times; something else ran on "
+            "the machine, and these costs foretell nothing"
+        )
+    return words

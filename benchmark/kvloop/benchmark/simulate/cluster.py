@@ -152,7 +152,7 @@ class Cluster:
             DecodePool(self.sizes.decode, self._config.eviction_policy),
             page_size=self._load.page_size,
             slowdown=self._decode_slowdown,
-            busy_changed=lambda: None,  # a step of prefill that has begun goes on as it began
+            busy_changed=self._decode_busy_changed,
             reserved=lambda job: self.prefills[job.prefill].add(job),
             answered=self._answered,
         )
@@ -170,6 +170,11 @@ class Cluster:
     def _prefill_busy_changed(self) -> None:
         if self._profile.decode_slowdown:
             for node in self.decodes:
+                node.interrupt()
+
+    def _decode_busy_changed(self) -> None:
+        if self._profile.prefill_slowdown:
+            for node in self.prefills:
                 node.interrupt()
 
     # --- a prompt's way -----------------------------------------------------------------------

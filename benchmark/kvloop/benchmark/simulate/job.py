@@ -69,6 +69,8 @@ class Job:
     computing_at: float | None = None
     computed_at: float | None = None
     sent_at: float = 0.0
+    last_layer_s: float = 0.0
+    """On the network, behind the end of computing."""
     first_at: float | None = None
     num_left: int = 0
     """Tokens of the answer that are yet to come."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Row = Sequence[float]
-_ROUNDS = 30
+_ROUNDS = 10
 _ODD = 0.3
 """A relative error beyond which a measurement counts less."""
 

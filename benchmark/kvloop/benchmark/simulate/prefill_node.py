@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from kvloop.benchmark.simulate.clock import Clock, Event
 from kvloop.benchmark.simulate.job import Job
@@ -14,6 +15,30 @@ from kvloop.benchmark.simulate.prompt import Sharing
 
 _LOOK_AGAIN_S = 0.02
 """Until a prompt that waits for its pages is asked again whether it should."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """Chunks that are computed together."""
+
+    chosen: list[tuple[Job, int]]
+    began_at: float
+    is_loading: bool
+    """Whether it waits for pages from L2."""
+    left_s: float
+    """Of its work, at `paced_at`, if nobody shared the device."""
+    factor: float
+    """By how much longer it takes now."""
+    paced_at: float
+
+    @property
+    def ends_at(self) -> float:
+        return self.paced_at + self.left_s * self.factor
+
+    def pace(self, now: float, factor: float) -> None:
+        """From now on it takes another time."""
+        self.left_s = max(self.left_s - (now - self.paced_at) / self.factor, 0.0)
+        self.paced_at, self.factor = now, factor
 
 
 class PrefillNode:
@@ -40,8 +65,14 @@ class PrefillNode:
         self._running: list[Job] = []
         self._num_sending = 0
         self._alarm: Event | None = None
-        self.is_busy = False
+        self._step: Step | None = None
+        self._ending: Event | None = None
         self.busy_s = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it computes."""
+        return self._step is not None
 
     @property
     def load(self) -> int:
@@ -124,41 +155,62 @@ class PrefillNode:
 
     # --- computing ----------------------------------------------------------------------------
 
+    def interrupt(self) -> None:
+        """The step under way takes longer or shorter from now on."""
+        if self._step is not None:
+            self._step.pace(self._clock.now, 1 + self._slowdown())
+            self._plan_end(self._step)
+
     def _begin(self, chosen: list[tuple[Job, int]]) -> None:
         now = self._clock.now
         seconds = self._profile.prefill_step_s([(take, job.num_done) for job, take in chosen])
         fresh = [job for job, _ in chosen if job.computing_at is None]
         seconds += len(fresh) * self._profile.prefill_request_s
-        computing_s = seconds = seconds * (1 + self._slowdown())
+        computing_s, factor = seconds, 1 + self._slowdown()
         for job in fresh:
             job.computing_at = now
             if job.loaded_at > now:  # a layer is computed when its pages are in
-                seconds = max(seconds, job.loaded_at - now + seconds / self._profile.layers)
-        ends_at = now + seconds
+                last_s = computing_s / self._profile.layers
+                seconds = max(seconds, (job.loaded_at - now) / factor + last_s)
         for job, take in chosen:
-            self._push(job, take, ends_at)
-        is_loading = seconds > computing_s
-        self.is_busy = True
+            self._push(job, take)
+        self._step = Step(
+            chosen=chosen,
+            began_at=now,
+            is_loading=seconds > computing_s,
+            left_s=seconds,
+            factor=factor,
+            paced_at=now,
+        )
+        self._plan_end(self._step)
         self._busy_changed()
-        self._clock.at(ends_at, lambda: self._end(chosen, seconds, is_loading))
 
-    def _push(self, job: Job, take: int, ends_at: float) -> None:
+    def _plan_end(self, step: Step) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        self._ending = self._clock.at(step.ends_at, self._end)
+
+    def _push(self, job: Job, take: int) -> None:
         """Layer by layer while it is computed; what was cached goes with the first step."""
         held = min(job.num_held * self._page_size, job.num_done)
         first = held if job.computing_at == self._clock.now else job.num_done
         num_bytes = (job.num_done + take - first) * self._profile.kv_bytes_per_token
-        last_s = num_bytes / self._profile.layers / self.out.bytes_per_s
-        job.sent_at = max(self.out.send(self._clock.now, num_bytes), ends_at + last_s)
+        job.last_layer_s = num_bytes / self._profile.layers / self.out.bytes_per_s
+        job.sent_at = self.out.send(self._clock.now, num_bytes)
 
-    def _end(self, chosen: list[tuple[Job, int]], seconds: float, is_loading: bool) -> None:
-        self.is_busy = False
-        self.busy_s += seconds
-        if not is_loading:
-            self.cache.rates.computed(sum(take for _, take in chosen), seconds)
-        for job, take in chosen:
+    def _end(self) -> None:
+        step, now = self._step, self._clock.now
+        assert step is not None
+        self._step = self._ending = None
+        self.busy_s += now - step.began_at
+        if not step.is_loading:
+            num_tokens = sum(take for _, take in step.chosen)
+            self.cache.rates.computed(num_tokens, now - step.began_at)
+        for job, take in step.chosen:
             job.num_done += take
-        done = [job for job, _ in chosen if job.num_done == job.prompt.num_tokens]
+        done = [job for job, _ in step.chosen if job.num_done == job.prompt.num_tokens]
         for job in done:
+            job.sent_at = max(job.sent_at, now + job.last_layer_s)
             self._finish(job)
         for wake in [wake for job in done for wake in job.dependents]:
             wake()

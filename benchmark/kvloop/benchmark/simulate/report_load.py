@@ -11,6 +11,8 @@ from kvloop.benchmark.simulate.prompt import Load, Prompt
 from kvloop.shared_cache.errors import ConfigError
 
 _Chat = list[Sample]
+_SHARED = 0.1
+"""Of the first turns' tokens found in the cache: more is no accident."""
 
 
 def samples_of(report: Report) -> list[Sample]:
@@ -27,6 +29,7 @@ def samples_of(report: Report) -> list[Sample]:
 def report_load(report: Report, page_size: int) -> Load:
     """Answers and thinking come as they came; who began when another had ended does so again."""
     chats = _chats(samples_of(report))
+    _check_beginnings(chats)
     numbers: dict[tuple[int, int], int] = {}
     pages = _Pages(page_size)
     prompts: list[Prompt] = []
@@ -53,6 +56,21 @@ def _chats(samples: Sequence[Sample]) -> list[_Chat]:
     for sample in samples:
         chats[sample.step, sample.round, sample.conversation].append(sample)
     return sorted(chats.values(), key=lambda chat: chat[0].sent_at)
+
+
+def _check_beginnings(chats: Sequence[_Chat]) -> None:
+    """What conversations share is not in a report: it would be simulated as computed."""
+    first: dict[int, Sample] = {}
+    for chat in chats:
+        first.setdefault(chat[0].conversation, chat[0])
+    cached = sum(sample.cached_tokens or 0 for sample in first.values())
+    prompts = sum(sample.prompt_tokens for sample in first.values())
+    if cached > _SHARED * prompts:
+        raise ConfigError(
+            f"the run's first turns found {cached / prompts:.0%} of their tokens: its "
+            "conversations share beginnings, or the server knew them, and a report does not say "
+            "which; give a run without --system-prompts, --branches and used seeds"
+        )
 
 
 def _predecessors(chats: Sequence[_Chat]) -> list[int | None]:

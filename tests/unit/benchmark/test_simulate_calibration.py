@@ -1,0 +1,226 @@
+"""A device's costs from measured runs, and runs beside their simulation."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from simulated import PAGE, config, profile, prompt, report, sample, simulate, timed
+
+from kvloop.benchmark.simulate.calibrate import LEAST_SAMPLES, calibrate
+from kvloop.benchmark.simulate.check import check
+from kvloop.benchmark.simulate.cluster import Cluster, Run
+from kvloop.benchmark.simulate.least_squares import fit_costs
+from kvloop.benchmark.simulate.measured import services, streams
+from kvloop.benchmark.simulate.profile import Profile
+from kvloop.benchmark.simulate.prompt import Load, Prompt
+from kvloop.benchmark.simulate.report_load import report_load
+from kvloop.shared_cache.errors import ConfigError
+
+TRUE = profile(
+    prefill_request_s=0.05,
+    prefill_token_s=0.004,
+    prefill_pair_s=2e-6,
+    decode_step_s=0.03,
+    decode_sequence_s=0.005,
+    memory_bytes=1e9,
+)
+
+
+def chats(seed: int, num: int, turns: int, clients: int) -> Load:
+    """Conversations that lengthen by drawn amounts; the next begins when one has ended."""
+    rng = random.Random(seed)
+    prompts: list[Prompt] = []
+    last: list[int] = []
+    for chat in range(num):
+        length = 0
+        for turn in range(1, turns + 1):
+            length += rng.randint(100, 400)
+            follows = len(prompts) - 1 if turn > 1 else None
+            if turn == 1 and chat >= clients:
+                follows = last[chat - clients]
+            output = rng.randint(16, 40)
+            prompts.append(
+                prompt(
+                    len(prompts),
+                    length,
+                    chat=chat,
+                    turn=turn,
+                    output_length=output,
+                    follows=follows,
+                    delay_s=0.01,
+                )
+            )
+            length += output
+        last.append(len(prompts) - 1)
+    return timed(*prompts)
+
+
+def measured(load: Load, costs: Profile = TRUE) -> Run:
+    return simulate(load, costs)
+
+
+def calibrated(run: Run, base: Profile | None = None) -> tuple[Profile, str]:
+    made = report([sample(one) for one in run.served])
+    return calibrate(made, base or profile(memory_bytes=1e9), config(), PAGE)
+
+
+def test_costs_that_made_the_times_are_found_again() -> None:
+    rng = random.Random(3)
+    rows = [(1.0, rng.uniform(10, 500), rng.uniform(0, 1e5)) for _ in range(60)]
+    times = [0.1 * a + 0.003 * b + 2e-6 * c for a, b, c in rows]
+    assert fit_costs(rows, times) == pytest.approx([0.1, 0.003, 2e-6], rel=1e-3)
+
+
+def test_odd_times_pull_the_fit_only_a_little() -> None:
+    rows = [(1.0, float(tokens)) for tokens in range(50, 550, 10)]
+    times = [0.1 + 0.003 * tokens for _, tokens in rows]
+    times[::10] = [10 * time for time in times[::10]]
+    assert fit_costs(rows, times) == pytest.approx([0.1, 0.003], rel=0.2)
+
+
+def test_no_cost_is_negative() -> None:
+    rows = [(1.0, float(tokens), float(tokens % 7)) for tokens in range(50, 550, 10)]
+    times = [0.003 * tokens - 0.001 * odd for _, tokens, odd in rows]
+    assert min(fit_costs(rows, times)) >= 0
+
+
+def test_waiting_for_others_is_no_service() -> None:
+    run = measured(timed(prompt(0, 200), prompt(1, 300)))
+    busy = services([sample(one) for one in run.served])
+    assert [one.seconds for one in busy] == [
+        pytest.approx(one.compute_s, rel=0.01) for one in run.served
+    ]
+    assert [one.computed for one in busy] == [200, 300]
+    assert busy[1].pairs == 300 * 150
+    # the first one's answer took 10 steps of 35 ms of the second one's time
+    assert busy[1].decode_share == pytest.approx(0.35 / run.served[1].compute_s, rel=0.05)
+
+
+def test_prompts_of_one_step_are_one_service() -> None:
+    load = timed(*(prompt(number, 60, output_length=1) for number in range(4)))
+    run = measured(load, profile(prefill_floor_s=0.5))
+    busy = services([sample(one) for one in run.served])
+    assert [(one.num, one.computed) for one in busy] == [(1, 60), (3, 180)]
+
+
+def test_streams_say_who_grew_beside_them() -> None:
+    run = measured(timed(prompt(0, 100), prompt(1, 40)))
+    samples = [sample(one) for one in run.served]
+    first, second = streams(samples, services(samples))
+    assert 1 < first.batch < 2 and 1 < second.batch < 2
+    assert 0.5 < first.prefill_share < 1.0 and second.prefill_share == 0.0
+    assert 100 < first.context < 160
+
+
+def test_a_run_is_simulated_as_it_was_measured() -> None:
+    run = measured(chats(1, 6, 4, 2))
+    again = report_load(report([sample(one) for one in run.served]), PAGE)
+    simulated = Cluster(config(), TRUE, again).run()
+    for one, other in zip(run.served, sorted(simulated.served, key=place), strict=False):
+        assert (one.conversation, one.turn) == (other.conversation, other.turn)
+        assert one.found == other.found
+        assert other.at_s == pytest.approx(one.at_s, abs=1e-6)
+        assert other.ttft_s == pytest.approx(one.ttft_s, abs=1e-6)
+
+
+def place(one: object) -> tuple[int, int]:
+    return one.conversation, one.turn  # type: ignore[attr-defined]
+
+
+def test_a_profile_calibrated_on_one_run_foretells_another() -> None:
+    fitted, words = calibrated(measured(chats(1, 8, 5, 3)))
+    assert fitted.prefill_token_s == pytest.approx(TRUE.prefill_token_s, rel=0.25)
+    assert fitted.prefill_slowdown < 0.3 and fitted.decode_slowdown < 0.3
+    assert "calibrated on 40 requests" in words and "WARNING" not in words
+    other = measured(chats(2, 6, 6, 2))
+    made = report([sample(one) for one in other.served])
+    comparison = check(
+        made, Cluster(config(), fitted, report_load(made, PAGE)).run(), tolerance=0.1
+    )
+    assert comparison.is_close
+    everything = comparison.rows[0]
+    assert everything.tpot is not None and everything.tpot.ratio == pytest.approx(1, abs=0.15)
+    assert everything.simulated_hit_rate == pytest.approx(everything.measured_hit_rate or 0)
+    assert [rows.turn for rows in comparison.rows] == [None, 1, 2, 3, 4, 5, 6]
+
+
+def test_what_a_token_of_l3_costs_is_fitted_too() -> None:
+    # each chat's second turn finds its history in L3 alone: L1 and L2 hold hardly one prompt
+    prompts = [prompt(n, 320, at_s=20.0 * n) for n in range(12)]
+    prompts += [prompt(12 + n, 336, chat=n, turn=2, at_s=1000 + 20.0 * n) for n in range(12)]
+    sizes = {"l1_pages": 22, "l2_pages": 44, "prefetch_policy": "wait_complete", "decode": 1}
+    costs = profile(fetch_token_s=0.002, memory_bytes=22 * 16_000.0 + 8000, max_running=1)
+    run = Cluster(config(**sizes), costs, timed(*prompts)).run()
+    samples = [sample(one) for one in run.served]
+    assert sum(one.sources.storage for one in samples if one.sources) > 1000
+    fitted, _ = calibrate(report(samples), replace(costs, fetch_token_s=0.0), config(**sizes), PAGE)
+    assert fitted.fetch_token_s == pytest.approx(0.002, rel=0.3)
+
+
+def test_prefill_and_decode_on_one_device_are_seen_to_slow_each_other() -> None:
+    shared = replace(TRUE, prefill_slowdown=1.0, decode_slowdown=0.8)
+    fitted, words = calibrated(measured(chats(1, 8, 5, 3), shared))
+    assert fitted.prefill_slowdown > 0.5
+    assert "while the other computes" in words
+
+
+def test_a_run_on_a_machine_that_was_not_quiet_is_called_so() -> None:
+    rng = random.Random(5)
+    run = measured(chats(1, 12, 1, 1))
+    noisy = [
+        replace(sample(one), ttft_s=one.ttft_s * rng.choice([0.1, 0.3, 1.0, 1.9]))
+        for one in run.served
+    ]
+    _, words = calibrate(report(noisy), TRUE, config(), PAGE)
+    assert "WARNING" in words
+
+
+def test_a_miss_beyond_the_tolerance_is_said() -> None:
+    run = measured(chats(1, 6, 4, 2))
+    made = report([sample(one) for one in run.served])
+    slower = replace(TRUE, prefill_token_s=2 * TRUE.prefill_token_s)
+    comparison = check(made, Cluster(config(), slower, report_load(made, PAGE)).run(), 0.25)
+    assert not comparison.is_close and comparison.rows[0].ttft.ratio > 1.25
+
+
+def test_tiers_are_counted_as_the_nodes_report_them() -> None:
+    run = measured(chats(1, 6, 4, 2))
+    made = report([sample(one) for one in run.served])
+    comparison = check(made, run, 0.25)
+    for share in comparison.tiers:
+        assert share.measured == pytest.approx(share.simulated)
+    assert sum(share.simulated for share in comparison.tiers) == pytest.approx(1)
+    unknown = report([replace(one, sources=None, cached_tokens=None) for one in made.samples])
+    blind = check(unknown, run, 0.25)
+    assert {share.measured for share in blind.tiers} == {None}
+    assert blind.rows[0].measured_hit_rate is None
+
+
+def test_only_the_arm_on_is_simulated() -> None:
+    run = measured(chats(1, 6, 4, 2))
+    samples = [sample(one) for one in run.served]
+    others = [replace(one, arm="bypassed", ttft_s=99.0) for one in samples]
+    assert len(report_load(report([*samples, *others]), PAGE).prompts) == len(samples)
+    with pytest.raises(ConfigError, match="no samples of the arm 'on'"):
+        report_load(report(others), PAGE)
+
+
+def test_a_run_whose_conversations_share_beginnings_is_refused() -> None:
+    run = measured(chats(1, 6, 4, 2))
+    samples = [
+        replace(sample(one), cached_tokens=80) if one.turn == 1 else sample(one)
+        for one in run.served
+    ]
+    with pytest.raises(ConfigError, match="--system-prompts"):
+        report_load(report(samples), PAGE)
+
+
+def test_a_run_that_shows_too_little_is_refused() -> None:
+    run = measured(chats(1, 2, 2, 2))
+    with pytest.raises(ConfigError, match=f"give a run of {LEAST_SAMPLES}"):
+        calibrated(run)
+    samples = [sample(one) for one in measured(chats(1, 6, 4, 2)).served]
+    with pytest.raises(ConfigError, match="one prefill and one decode node"):
+        calibrate(report(samples), TRUE, config(prefill=2), PAGE)
