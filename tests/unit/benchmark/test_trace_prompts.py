@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations, takewhile
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_traces import made_requests, request
 
@@ -88,7 +88,6 @@ def test_ids_that_are_more_than_the_words_differ_within_the_first_few() -> None:
     context=st.integers(60, 9000),
     max_output=st.none() | st.integers(1, 50),
 )
-@settings(max_examples=60)
 def test_scaled_requests_fit_the_context_and_larger_blocks_would_not(
     requests: list[Request], context: int, max_output: int | None
 ) -> None:
