@@ -12,6 +12,7 @@ from simulated import profile, prompt, report, sample, simulate, timed
 from whole_trace import EXCERPT
 
 from kvloop.benchmark.simulate.profile import write_profile
+from kvloop.benchmark.simulate.prompt import Prompt
 from kvloop.cli.main import main
 
 COMMAND = ["bench", "simulate", "--trace", str(EXCERPT), "--limit", "60"]
@@ -28,7 +29,7 @@ def write_run(path: Path, chats: int = 5) -> Path:
     """A run of a device that the profile `true.json` beside it describes."""
     costs = profile(memory_bytes=1e9)
     write_profile(costs, path.parent / "true.json")
-    turns = []
+    turns: list[Prompt] = []
     for chat in range(chats):
         for turn in range(1, 4):
             number = len(turns)
