@@ -173,6 +173,26 @@ def test_a_change_from_the_first_round_to_the_last_is_named() -> None:
     assert not has(lines(1.3, longer=50), "last round")  # other prompts, other times
 
 
+def test_rounds_that_disagree_are_named_though_the_interval_is_sure() -> None:
+    def lines(*ratios: float) -> list[str]:
+        ours = [
+            sample("on", n, 1, round=n % 2, ttft_s=0.4 * ratios[n % 2], prompt_tokens=9 + n % 2)
+            for n in range(8)
+        ]
+        theirs = [sample("bypassed", n, 1, round=n % 2, ttft_s=0.4) for n in range(8)]
+        load = Load(conversations=conversations(8, 1))
+        return list(MadeRun(samples=[*ours, *theirs], load=load, rounds=2).report().warnings)
+
+    assert not has(lines(0.5, 0.6), "disagree")
+    assert not has(lines(0.5, 1.1), "disagree")  # the interval says so itself
+    mixed = [sample("on", n, 1, round=int(n > 8), ttft_s=0.2 if n < 9 else 0.5) for n in range(10)]
+    control = [sample("bypassed", n, 1, round=int(n > 8), ttft_s=0.4) for n in range(10)]
+    load = Load(conversations=conversations(10, 1))
+    found = MadeRun(samples=[*mixed, *control], load=load, rounds=2).report().warnings
+    assert has(list(found), "on against bypassed: rounds disagree on the TTFT of all turns")
+    assert has(list(found), "(ratios 0.50, 1.25)")
+
+
 def test_requests_offered_but_sent_late_are_named() -> None:
     late = held("on", 0.78, late_s=3.0)
     assert has(warnings(late, rates=(5.0,)), "more than 3.0 s after they were due")

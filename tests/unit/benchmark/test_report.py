@@ -190,6 +190,19 @@ def test_waiting_for_a_place_among_those_in_flight_is_told() -> None:
     assert "queued" not in text_of(RUN.report())
 
 
+def test_the_drivers_verdict_is_told_once() -> None:
+    fine, slow = (MadeRun(samples=[sample()], is_bottleneck=b).report() for b in (False, True))
+    assert text_of(fine).count("It kept up") == 1
+    assert text_of(slow).count("The driver was too slow") == 1
+
+
+def test_an_output_rate_of_few_rounds_is_in_the_table_and_in_no_sentence() -> None:
+    few = text_of(make_report(seed=1, rounds=2))
+    many = text_of(make_report(seed=1, rounds=5))
+    assert "output tokens/s" in few and "The server gives" not in few
+    assert "The server gives" in many
+
+
 def test_long_conversations_show_their_first_turns_and_say_how_many_more() -> None:
     every = [sample("on", 0, turn, sources=Sources(computed=1)) for turn in range(1, 31)]
     text = text_of(MadeRun(samples=every, load=Load(conversations=conversations(1, 30))).report())

@@ -17,6 +17,7 @@ from kvloop.benchmark.results.goodput import Objectives
 from kvloop.benchmark.results.run_data import RunData
 from kvloop.benchmark.results.savings import savings
 from kvloop.benchmark.results.summary import arm_result, step_results
+from kvloop.benchmark.schedule import families
 from kvloop.benchmark.workloads.plan import Ceiling, Workload
 
 
@@ -53,6 +54,7 @@ def build_report(
     run = RunData(workload=workload, plan=plan, driven=driven)
     wanted = objectives or Objectives()
     arms = tuple(arm_result(run, arm, wanted) for arm in run.arms)
+    found = claims(run)
     compared, different = compare_answers(driven.samples)
     return Report(
         title=about.title,
@@ -66,13 +68,14 @@ def build_report(
         ceiling=_ceiling(workload.ceiling),
         arms=arms,
         steps=step_results(run, wanted),
-        claims=claims(run),
+        claims=found,
         savings=savings(run, node_seconds, price_per_gpu_hour),
         answers_compared=compared,
         answers_different=different,
         driver=driven.cost,
-        warnings=tuple(dict.fromkeys((*cautions(run, arms), *more_warnings))),
+        warnings=tuple(dict.fromkeys((*cautions(run, arms, found), *more_warnings))),
         is_cut_short=driven.is_cut_short,
+        families=_families(workload),
         segments=driven.segments,
         failures=driven.failures,
         samples=driven.samples,
@@ -86,6 +89,11 @@ def _described(workload: Workload) -> dict[str, Any]:
         "conversations": len(workload.conversations),
         **workload.describe(),
     }
+
+
+def _families(workload: Workload) -> dict[int, int]:
+    each = families(workload.conversations)
+    return {member: family[0] for family in each for member in family[1:]}
 
 
 def _ceiling(ceiling: Ceiling | None) -> CeilingResult | None:

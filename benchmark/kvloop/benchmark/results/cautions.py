@@ -8,8 +8,8 @@ from statistics import fmean, median
 from kvloop.benchmark.arms import Arm
 from kvloop.benchmark.results import bootstrap
 from kvloop.benchmark.results.claims import pairs_of
-from kvloop.benchmark.results.document import ArmResult
-from kvloop.benchmark.results.pairs import pair
+from kvloop.benchmark.results.document import ArmResult, Claim
+from kvloop.benchmark.results.pairs import Pair, pair
 from kvloop.benchmark.results.run_data import Part, RunData
 from kvloop.benchmark.sample import Sample
 
@@ -25,7 +25,7 @@ _TEMPLATE_TOKENS = 64
 """With text every prompt may begin with the template's own words."""
 
 
-def cautions(run: RunData, arms: Sequence[ArmResult]) -> tuple[str, ...]:
+def cautions(run: RunData, arms: Sequence[ArmResult], claims: Sequence[Claim]) -> tuple[str, ...]:
     """The gravest first."""
     return tuple(
         line
@@ -39,6 +39,7 @@ def cautions(run: RunData, arms: Sequence[ArmResult]) -> tuple[str, ...]:
             _driver(run),
             _too_few(run),
             _order(run),
+            _unlike_rounds(run, claims),
             _answers(arms),
             iter(run.driven.warnings),
         )
@@ -185,6 +186,41 @@ def _order(run: RunData) -> Iterator[str]:
                     f"arm {arm}: its last round's median TTFT is {change:+.0%} against its first "
                     "round's: the machine or the server changed during the run"
                 )
+
+
+def _unlike_rounds(run: RunData, claims: Sequence[Claim]) -> Iterator[str]:
+    """Conversations of one round share what befell the machine: drawing them does not show it."""
+    for claim in claims:
+        if claim.name not in ("ttft_later_turns", "ttft") or not is_sure(claim):
+            continue
+        both = pair(run, claim.arm, claim.control)
+        ratios = by_round(both, is_later=claim.name == "ttft_later_turns")
+        if ratios and min(ratios) < 1 < max(ratios):
+            which = "of later turns" if claim.name == "ttft_later_turns" else "of all turns"
+            yield (
+                f"{claim.arm} against {claim.control}: rounds disagree on the TTFT {which} (ratios "
+                f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}): the difference may be the "
+                "machine's; more --rounds, or a quieter machine"
+            )
+
+
+def is_sure(claim: Claim) -> bool:
+    """Whether its interval leaves 1 out."""
+    return claim.low is not None and claim.high is not None and not claim.low <= 1 <= claim.high
+
+
+def by_round(both: Pair, *, is_later: bool) -> list[float]:
+    """Each round's ratio of median TTFTs, over the requests that both arms answered."""
+    ours: dict[tuple[int, int], list[float]] = {}
+    theirs: dict[tuple[int, int], list[float]] = {}
+    for unit in both.units:
+        for samples, into in ((unit.arm, ours), (unit.control, theirs)):
+            for sample in samples:
+                if sample.turn > 1 or not is_later:
+                    into.setdefault((sample.step, sample.round), []).append(sample.ttft_s)
+    rounds = sorted(ours.keys() & theirs.keys())
+    medians = [(median(ours[each]), median(theirs[each])) for each in rounds]
+    return [one / other for one, other in medians if other]
 
 
 def _drift(first: Part, last: Part) -> float | None:

@@ -245,6 +245,8 @@ class Report:
     """What a reader must know before believing the numbers."""
     is_cut_short: bool = False
     """Whether the run ended before its load did (interrupted, server gone)."""
+    families: dict[int, int] = field(default_factory=dict)
+    """Of conversations that begin with another's turns: the first of those that share them."""
     segments: tuple[SegmentResult, ...] = ()
     failures: tuple[Failure, ...] = ()
     samples: tuple[Sample, ...] = field(default=())

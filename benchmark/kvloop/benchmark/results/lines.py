@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvloop.benchmark.results.document import ArmResult, Goodput, Report, Savings
+from kvloop.benchmark.results.document import ArmResult, Claim, Goodput, Report, Savings
 
 _SHOWN = ("ttft_later_turns", "ttft", "output_rate")
 """The table has the others."""
@@ -15,7 +15,7 @@ def result_lines(report: Report) -> Iterator[str]:
     for arm in report.arms:
         yield _rate_line(arm)
     for claim in report.claims:
-        if claim.name in _SHOWN and claim.name != _hidden(report):
+        if claim.name in _SHOWN and claim.name != _hidden(report) and not _is_vague(claim):
             yield f"{claim.words[0].upper()}{claim.words[1:]}."
     yield from _ceiling_lines(report)
     for arm in report.arms:
@@ -35,7 +35,7 @@ def result_lines(report: Report) -> Iterator[str]:
             f"answers: {report.answers_different} of {report.answers_compared} were not the same "
             "in every arm (a difference goes on in its conversation's later turns)"
         )
-    if report.driver is not None:
+    if report.driver is not None and not report.driver.is_bottleneck:  # else it is a warning
         yield report.driver.words
 
 
@@ -59,6 +59,10 @@ def _hidden(report: Report) -> str:
     """The first token of all turns is told only where there are no later turns."""
     has_later = any(claim.name == "ttft_later_turns" for claim in report.claims)
     return "ttft" if has_later else ""
+
+
+def _is_vague(claim: Claim) -> bool:
+    return claim.name == "output_rate" and claim.low is None
 
 
 def _rate_line(arm: ArmResult) -> str:
