@@ -231,6 +231,15 @@ def test_a_rate_follows_how_long_conversations_were_held() -> None:
     assert row(comparison, "request_rate").verdict == "regression"
 
 
+def test_branches_are_drawn_with_the_conversation_they_began_in() -> None:
+    base = report()
+    families = {number: number - number % 2 for number in range(1, 12, 2)}
+    mean = row(compared(*[replace(base, families=families)] * 2), "ttft_mean")
+    assert mean.num_conversations == 6
+    rate = row(compared(base, replace(base, families=families)), "output_rate")
+    assert rate.a == pytest.approx(rate.b)
+
+
 def test_a_server_that_reports_no_hits_has_no_hit_rate_to_compare() -> None:
     comparison = compared(report(), report(has_hits=False, has_sources=False))
     assert not {r.metric for r in comparison.rows} & {"hit_rate", "hit_rate_later"}

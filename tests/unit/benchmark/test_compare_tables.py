@@ -1,6 +1,7 @@
 """What `kvloop bench compare` prints and writes."""
 
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def test_the_columns_are_headed_by_the_servers_where_these_differ(tmp_path: Path
     _, text = run(tmp_path, base(), other)
     (head, *_) = [line for line in text.splitlines() if "metric" in line]
     assert "kvloop" in head and "vllm" in head
+
+
+def test_a_server_of_another_make_is_headed_by_its_file(tmp_path: Path) -> None:
+    other = replace(base(), server=replace(base().server, name="other"))
+    _, text = run(tmp_path, base(), other)
+    (head, *_) = [line for line in text.splitlines() if "metric" in line]
+    assert "kvloop" in head and "new" in head
 
 
 def test_the_columns_are_headed_by_the_files_where_the_server_is_one(tmp_path: Path) -> None:
@@ -123,6 +131,12 @@ def test_the_comparison_is_written_as_json(tmp_path: Path) -> None:
         str(tmp_path / "new.json"),
     )
     assert written.has_regressed
+
+
+def test_a_tolerance_without_end_is_written_as_null(tmp_path: Path) -> None:
+    run(tmp_path, base(), base(), json_file=tmp_path / "c.json", rules=(("*", math.inf),))
+    written = msgspec.json.decode((tmp_path / "c.json").read_bytes(), type=Comparison)
+    assert {row.tolerance for row in written.rows} == {None}
 
 
 def test_thinned_values_keep_their_quantiles_and_their_owners() -> None:

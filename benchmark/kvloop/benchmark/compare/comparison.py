@@ -53,7 +53,8 @@ class Row:
     """The ends of the bootstrap's 95 % interval over conversations."""
     num_conversations: int
     """Of the smaller side."""
-    tolerance: float
+    tolerance: float | None
+    """None: whatever its size, a change is none."""
     verdict: Verdict
     why: str = ""
     """Why it cannot be told, where the interval does not say."""

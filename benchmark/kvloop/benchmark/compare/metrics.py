@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -141,6 +142,9 @@ def _goodput(track: Track, goal: Goodput, units: Sequence[int], sent: Sequence[i
 
 
 def _held_s(track: Track, unit: int) -> float:
-    """From its first request to its last answer, think time included."""
-    samples = _of(track, unit)
-    return max(s.ended_at for s in samples) - min(s.sent_at for s in samples) if samples else 0.0
+    """From its first request to its last answer, think time included; its branches' added."""
+    spans: dict[int, tuple[float, float]] = {}
+    for one in _of(track, unit):
+        began, ended = spans.get(one.conversation, (math.inf, 0.0))
+        spans[one.conversation] = min(began, one.sent_at), max(ended, one.ended_at)
+    return math.fsum(ended - began for began, ended in spans.values())

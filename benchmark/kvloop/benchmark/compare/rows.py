@@ -47,7 +47,7 @@ def _loads_of(a: Track, b: Track, is_paired: bool) -> tuple[Iterable[Metric], It
 
 
 def _turns(track: Track, units: Sequence[int]) -> set[int]:
-    return {turn for unit in units for turn in track.turns(unit)}
+    return {turn for unit in units for _, turn in track.turns(unit)}
 
 
 def _row(a: Track, ours: Metric, theirs: Metric, is_paired: bool, tolerances: Tolerances) -> Row:
@@ -74,7 +74,7 @@ def _row(a: Track, ours: Metric, theirs: Metric, is_paired: bool, tolerances: To
         low=change.low,
         high=change.high,
         num_conversations=change.num_units,
-        tolerance=tolerance,
+        tolerance=_finite(tolerance),
         verdict=verdict,
         why=why(change),
     )

@@ -50,12 +50,16 @@ def run_compare(config: CompareConfig, console: Console) -> int:
 
 
 def _names(a: Report, b: Report, config: CompareConfig) -> tuple[str, str]:
-    """The servers', if they tell the two apart, else the files'."""
-    if a.server.name != b.server.name:
-        return a.server.name, b.server.name
-    if config.a.stem != config.b.stem:
-        return config.a.stem, config.b.stem
-    return "A", "B"
+    """The servers', if they tell the two apart, else the files'; a file's for an `other` server."""
+    files = config.a.stem, config.b.stem
+    servers = a.server.name, b.server.name
+    if servers[0] != servers[1]:
+        known = [
+            file if server == "other" else server
+            for file, server in zip(files, servers, strict=True)
+        ]
+        return known[0], known[1]
+    return files if files[0] != files[1] else ("A", "B")
 
 
 def _write(comparison: Comparison, path: Path) -> None:

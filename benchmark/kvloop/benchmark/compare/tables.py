@@ -35,10 +35,12 @@ def show(comparison: Comparison, console: Console) -> None:
 
 def words(row: Row) -> str:
     """A change as a sentence."""
+    unit = "%" if row.scale == "ratio" else "points"
+    tolerance = "any" if row.tolerance is None else f"{row.tolerance * 100:g} {unit}"
     return (
         f"{row.place}: {row.metric} {_amount(row.a, row)} -> {_amount(row.b, row)}: "
         f"{_change(row.change, row)} (95 %: {_change(row.low, row)} to {_change(row.high, row)}; "
-        f"tolerance {row.tolerance * 100:g} {'%' if row.scale == 'ratio' else 'points'})"
+        f"tolerance {tolerance})"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -28,8 +28,9 @@ class Track:
     """In which it loaded the server."""
     goodput: Goodput | None
     samples: dict[int, list[Sample]] = field(default_factory=dict)
-    """By conversation, in the order of their turns."""
+    """By conversation with its branches, in the order of their turns."""
     failures: dict[int, int] = field(default_factory=dict)
+    """How many, likewise."""
 
     @property
     def name(self) -> str:
@@ -46,9 +47,9 @@ class Track:
         """Requests that were answered or failed."""
         return sum(map(len, self.samples.values())) + sum(self.failures.values())
 
-    def turns(self, conversation: int) -> list[int]:
-        """Those that were answered."""
-        return [sample.turn for sample in self.samples.get(conversation, ())]
+    def turns(self, conversation: int) -> list[tuple[int, int]]:
+        """Those that were answered, its branches' too: conversation and turn."""
+        return [(one.conversation, one.turn) for one in self.samples.get(conversation, ())]
 
 
 def tracks(report: Report) -> dict[Key, Track]:
@@ -66,7 +67,7 @@ def _tracks(report: Report) -> Iterator[Track]:
             planned=result.counts.planned,
             seconds=_seconds(report, result, step),
             goodput=result.goodput,
-            samples=_samples(s for s in report.samples if (s.arm, s.step) == (result.arm, step)),
+            samples=_samples(report, result.arm, step),
             failures=_failures(report, result.arm, step),
         )
 
@@ -78,10 +79,11 @@ def _seconds(report: Report, result: ArmResult | StepResult, step: int) -> float
     return math.fsum(segment.ended_at - segment.began_at for segment in held)
 
 
-def _samples(samples: Iterable[Sample]) -> dict[int, list[Sample]]:
+def _samples(report: Report, arm: Arm, step: int) -> dict[int, list[Sample]]:
     each: defaultdict[int, list[Sample]] = defaultdict(list)
-    for sample in sorted(samples, key=lambda s: (s.conversation, s.round, s.turn)):
-        each[sample.conversation].append(sample)
+    for sample in sorted(report.samples, key=lambda s: (s.conversation, s.round, s.turn)):
+        if (sample.arm, sample.step) == (arm, step):
+            each[report.families.get(sample.conversation, sample.conversation)].append(sample)
     return dict(each)
 
 
@@ -89,5 +91,5 @@ def _failures(report: Report, arm: Arm, step: int) -> dict[int, int]:
     each: defaultdict[int, int] = defaultdict(int)
     for failure in report.failures:
         if (failure.arm, failure.step) == (arm, step):
-            each[failure.conversation] += 1
+            each[report.families.get(failure.conversation, failure.conversation)] += 1
     return dict(each)

@@ -22,7 +22,6 @@ Phase = Literal["Succeeded", "Failed"]
 Reason = Literal[
     "Completed",
     "BadInput",
-    "ServerFailed",
     "WarmUpFailed",
     "NothingAnswered",
     "RequestsFailed",
