@@ -119,13 +119,16 @@ class PrefillNode:
         if job.maker is not None:
             return True
         if job.ready_at > self._clock.now:
-            self._clock.at(job.ready_at, self.wake)
+            self._look_again(job.ready_at)
             return True
         return False
 
     def _look_again(self, when: float) -> None:
-        if self._alarm is None:
-            self._alarm = self._clock.at(when, self._alarmed)
+        if self._alarm is not None:
+            if self._alarm.at <= when:
+                return
+            self._alarm.cancel()
+        self._alarm = self._clock.at(when, self._alarmed)
 
     def _alarmed(self) -> None:
         self._alarm = None
