@@ -148,7 +148,7 @@ async def _drive(url: str, load: Steady) -> Driven:
     )
     async with open_session() as http:
         target = Target(url=url, model="stub")
-        return await drive(http, target, load, [segment], DriveOptions(warmup=3))
+        return await drive(http, target, load, [segment], DriveOptions())
 
 
 def _row(streams: int, driven: Driven, controls: list[float], seen: dict[str, Any]) -> Row:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvloop.benchmark.driver.core_wait import core_wait_s, wait_share
 from kvloop.benchmark.driver.cost import judge_cost, most_lag_ms
 from kvloop.benchmark.driver.lag import LagHistogram, LagMonitor
 from kvloop.benchmark.results.document import Spread
@@ -57,6 +58,20 @@ def test_a_full_core_is_a_bottleneck() -> None:
     full = judge_cost(SLOW, lag(1.0), 0.93, 7)
     assert full.is_bottleneck and "93% of one core" in full.words
     assert (full.cpu_share, full.most_streams) == (0.93, 7)
+
+
+def test_others_that_kept_it_from_a_core_are_named_where_it_was_late() -> None:
+    starved = judge_cost(SLOW, lag(9.0), 0.2, 7, wait_share=0.4)
+    assert "kept it from a core for 40% of the time" in starved.words
+    assert "from a core" not in judge_cost(SLOW, lag(9.0), 0.2, 7, wait_share=0.01).words
+    assert not judge_cost(SLOW, lag(1.0), 0.2, 7, wait_share=0.4).is_bottleneck
+
+
+def test_the_wait_for_a_core_is_a_share_of_the_time_or_unknown() -> None:
+    assert wait_share(1.0, 3.0, 8.0) == 0.25
+    assert wait_share(None, 3.0, 8.0) is None and wait_share(1.0, 3.0, 0.0) is None
+    waited_s = core_wait_s()
+    assert waited_s is None or waited_s >= 0.0
 
 
 def test_a_run_without_lag_or_sample_has_a_verdict_too() -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import aiohttp
 
 from kvloop.benchmark.arms import Segment
+from kvloop.benchmark.driver.core_wait import core_wait_s, wait_share
 from kvloop.benchmark.driver.cost import judge_cost
 from kvloop.benchmark.driver.driven import Driven
 from kvloop.benchmark.driver.garbage import old_objects_frozen
@@ -70,7 +71,7 @@ async def _drive(
         on_outcome=run.take,
         start=run.start,
     )
-    lag, cpu_s = LagMonitor(), time.process_time()
+    lag, cpu_s, waited_s = LagMonitor(), time.process_time(), core_wait_s()
 
     def interrupt(signal: str) -> None:
         run.cut_short(f"{signal} ended the run early")
@@ -82,6 +83,7 @@ async def _drive(
         await watch.close()
     duration_s = time.monotonic() - run.start
     cpu_share = (time.process_time() - cpu_s) / duration_s
+    waited = wait_share(waited_s, core_wait_s(), duration_s)
     return Driven(
         started_at=run.started_at.isoformat(timespec="seconds"),
         duration_s=duration_s,
@@ -89,7 +91,7 @@ async def _drive(
         samples=tuple(run.samples),
         failures=tuple(run.failures),
         segments=tuple(run.segments),
-        cost=judge_cost(run.samples, lag.lags.spread(), cpu_share, gate.most_streams),
+        cost=judge_cost(run.samples, lag.lags.spread(), cpu_share, gate.most_streams, waited),
         is_cut_short=run.why_cut is not None,
         warnings=_warnings(run, gate),
     )
