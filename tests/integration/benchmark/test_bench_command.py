@@ -107,7 +107,9 @@ def test_arms_that_the_server_does_not_know_have_status_2(tmp_path: Path) -> Non
     assert ending(tmp_path / "end")["reason"] == "BadInput"
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_run_that_is_stopped_reports_what_it_has(tmp_path: Path, stop: signal.Signals) -> None:
     with running_stub("--interval-ms", "20") as stub:
         command = ("multi-turn", stub.url, "--turns", "200", "--output-length", "8", "--arms", "on")
@@ -135,8 +137,11 @@ def test_two_runs_of_one_load_are_compared_and_an_arm_of_one_is_listed(tmp_path:
     for name, flags, arms in (("a", ("--kvloop",), "on,bypassed"), ("b", (), "on,all_miss")):
         with running_stub("--interval-ms", "1", *flags) as stub:
             file = str(tmp_path / f"{name}.json")
-            done = bench("multi-turn", stub.url, *SMALL, "--arms", arms, "--json", file)
+            load = ("multi-turn", stub.url, *SMALL, "--branches", "1")
+            done = bench(*load, "--arms", arms, "--json", file)
             assert done.returncode == 0, done.stderr
+            families = read_report(Path(file)).families
+            assert len(families) == 6 and set(families.values()) == {0, 2, 4, 6, 8, 10}
     files = str(tmp_path / "a.json"), str(tmp_path / "b.json")
     done = bench("compare", *files, "--metric", "*=inf")
     assert done.returncode == 0, done.stderr
