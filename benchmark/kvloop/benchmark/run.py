@@ -75,6 +75,10 @@ def run_bench(config: RunConfig, workload: Workload | MakeWorkload) -> int:
         outcome = RunFailure(reason="WarmUpFailed", message=message)
     except ConfigError as error:
         outcome = RunFailure(reason="BadInput", message=str(error), exit_status=2)
+    except KeyboardInterrupt:
+        cut = RunFailure(reason="CutShort", message="interrupted before there was a report")
+        publish(cut, config.outlets, render_page, print)
+        raise
     except Exception as error:
         # Whatever it is: a Job's status must say so.
         crash = RunFailure(reason="Crashed", message=f"{type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -131,6 +132,26 @@ def test_a_run_that_is_stopped_reports_what_it_has(tmp_path: Path, stop: signal.
     assert report.is_cut_short and 10 <= len(report.samples) < 800
     end = ending(tmp_path / "end")
     assert (end["phase"], end["reason"], end["is_cut_short"]) == ("Failed", "CutShort", True)
+
+
+def test_a_run_that_is_interrupted_before_its_load_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kvloop.cli", "bench", "multi-turn", url],
+            env={"PATH": "/usr/bin:/bin", "KVLOOP_TERMINATION_LOG": str(tmp_path / "end")},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            silent.settimeout(RUN_S)
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(RUN_S) == 130
+            connection.close()
+        finally:
+            process.kill()
+            process.wait(RUN_S)
+    assert ending(tmp_path / "end")["reason"] == "CutShort"
 
 
 def test_two_runs_of_one_load_are_compared_and_an_arm_of_one_is_listed(tmp_path: Path) -> None:
