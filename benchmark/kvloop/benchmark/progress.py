@@ -113,7 +113,7 @@ def _picture(tally: Tally) -> Text:
     # One text by hand: a table of rich's takes five times as long, of the driver's interpreter.
     text = Text(no_wrap=True, overflow="ellipsis")
     full = BAR * tally.over // max(1, tally.planned)
-    text.append("━" * full, "green").append("━" * (BAR - full), "bright_black")
+    text.append("█" * full, "green").append("░" * (BAR - full), "bright_black")
     text.append(f"  {_counts(tally)}\n{_where(tally)}\n")
     text.append(
         _row("arm", "answered", "failed", "TTFT median", "hit rate", "output tok/s"), "bold"

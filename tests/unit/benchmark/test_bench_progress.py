@@ -134,6 +134,12 @@ def test_errors_are_counted_by_kind(made: Run, clock: Clock) -> None:
     assert "errors: http_429 2, connect 1" in live.line()
 
 
+def test_the_bar_grows_with_the_requests_that_are_over(made: Run, clock: Clock) -> None:
+    live = progress(made, clock)
+    hold(live, made, 2)
+    assert shown(live).startswith("█" * 15 + "░" * 15 + " ")
+
+
 def test_many_kinds_of_errors_stay_one_line(made: Run, clock: Clock) -> None:
     live = progress(made, clock)
     for number in range(9):
@@ -181,7 +187,7 @@ def test_on_a_terminal_the_picture_is_live_and_gone_at_the_end(made: Run, clock:
     with live:
         hold(live, made, 1, outcomes=2)
     written = live._console.file.getvalue()  # type: ignore[attr-defined]
-    assert "2 of 48 requests" not in written.rsplit(ERASE_LINE, 1)[-1]
+    assert "of 48 requests" not in written.rsplit(ERASE_LINE, 1)[-1]
     assert "14 of 48 requests" in written
 
 
@@ -207,6 +213,12 @@ def test_off_a_terminal_lines_come_though_no_request_ends(made: Run, clock: Cloc
         assert all("of 48 requests" in line for line in wait_for_lines(live, 3))
     last = lines(live)[-1]
     assert last.startswith("2 of 48 requests") and "arm on, round 1 of 2" in last
+
+
+def test_lines_are_plain_so_that_a_log_can_be_searched(made: Run, clock: Clock) -> None:
+    live = progress(made, clock, is_terminal=False)
+    hold(live, made, 1)
+    assert " ms" in live.line() and live.line().isascii()
 
 
 def test_off_a_terminal_the_thread_ends_with_the_run(made: Run, clock: Clock) -> None:

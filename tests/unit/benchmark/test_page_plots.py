@@ -15,6 +15,7 @@ from kvloop.benchmark.page.charts.timeline import MOST_FAILURES, MOST_SAMPLES, t
 from kvloop.benchmark.page.charts.token_times import token_times
 from kvloop.benchmark.page.charts.ttft_by_length import MOST_POINTS, ttft_by_length
 from kvloop.benchmark.page.figure import Figure
+from kvloop.benchmark.page.svg import element
 from kvloop.benchmark.page.thinning import thin
 from kvloop.benchmark.results.document import Report
 from kvloop.benchmark.sample import Failure
@@ -180,10 +181,15 @@ def test_many_marks_are_thinned_and_the_reader_is_told() -> None:
 
 
 def test_the_slowest_requests_are_never_thinned_out() -> None:
-    samples = four().samples * 60
-    slowest = max(samples, key=lambda s: s.ttft_s)
+    slowest = replace(four().samples[17], ttft_s=99.0)
+    samples = (*four().samples * 30, slowest, *four().samples * 30)
     assert slowest in thin(samples, 100).samples
     assert len(thin(samples, 100).samples) == 100
+
+
+def test_words_in_a_picture_are_escaped_in_attributes_and_between_tags() -> None:
+    drawn = element("text", "<b>&", aria_label='"><script>')
+    assert drawn == '<text aria-label="&#34;&gt;&lt;script&gt;">&lt;b&gt;&amp;</text>'
 
 
 def test_more_failures_than_fit_are_counted() -> None:

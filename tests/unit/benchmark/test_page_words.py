@@ -146,7 +146,9 @@ def test_failures_are_counted_by_kind_and_arm() -> None:
     arms = (failing(pair().arms[0], failed=3), pair().arms[1])
     (alarm, *_) = alarms(replace(pair(), arms=arms))
     assert alarm.level == "bad"
-    assert alarm.words == "In the arm “cache on” 3 of 24 requests failed (http_429 2 x, connect 1 x)."
+    assert (
+        alarm.words == "In the arm “cache on” 3 of 24 requests failed (http_429 2 x, connect 1 x)."
+    )
 
 
 def test_requests_that_were_not_sent_are_told() -> None:
