@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,9 +127,17 @@ def test_devices_of_a_node_are_paid_each() -> None:
 
 def test_a_run_is_shown_with_tiers_times_and_use() -> None:
     console = Console(width=100, record=True)
-    show_run(result(1, Objective(ttft_ms=700)), console)
+    objective = Objective(ttft_ms=700)
+    show_run(result(1, objective, gpu_hour_price=3.0), objective, console)
     text = console.export_text()
-    for words in ("hit rate", "L2 (host)", "waits for prefill", "TPOT", "bus L2 to L1", "50.0%"):
+    for words in (
+        "hit rate",
+        "L2 (host)",
+        "waits for prefill",
+        "bus L2 to L1",
+        "3 of 6 (50.0%) meet TTFT 700 ms",
+        "2 devices cost $6.00 an hour",
+    ):
         assert words in text
 
 
@@ -142,3 +151,11 @@ def test_a_sweep_is_shown_with_its_advice() -> None:
     )
     show_sweep(tried[:1], objective, console)
     assert "none of these meets" in console.export_text()
+
+
+def test_a_sweep_without_a_wish_or_a_price_shows_neither() -> None:
+    console = Console(width=160, record=True)
+    tried = replace(result(1, Objective()), settings={"l3-gib": None})
+    show_sweep([tried], Objective(), console)
+    text = console.export_text()
+    assert "unbounded" in text and "met" not in text and "$" not in text

@@ -149,7 +149,7 @@ def _replay(config: SimulateConfig, profile: Profile, console: Console) -> list[
     if config.sweep:
         show_sweep(results, config.objective, console)
     else:
-        show_run(results[0], console)
+        show_run(results[0], config.objective, console)
     return results
 
 

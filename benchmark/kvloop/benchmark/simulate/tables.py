@@ -13,7 +13,7 @@ from kvloop.benchmark.simulate.result import Objective, SimulationResult, cheape
 _GIB = 2**30
 
 
-def show_run(result: SimulationResult, console: Console) -> None:
+def show_run(result: SimulationResult, objective: Objective, console: Console) -> None:
     """One run: where tokens came from, how long things took, how busy everything was."""
     sizes = result.sizes
     l3 = "unbounded" if sizes.l3 is None else f"{sizes.l3 * sizes.page_bytes / _GIB:.1f} GiB"
@@ -26,40 +26,57 @@ def show_run(result: SimulationResult, console: Console) -> None:
     console.print(_tokens(result))
     console.print(_times(result))
     console.print(_use(result))
+    if _has_wish(objective):
+        console.print(
+            f"{result.met} of {result.requests} ({result.met_share:.1%}) meet {_wish(objective)}"
+        )
+    if result.price_per_hour is not None and result.price_per_1000_requests is not None:
+        console.print(
+            f"{result.devices} devices cost ${result.price_per_hour:.2f} an hour, "
+            f"${result.price_per_1000_requests:.2f} for 1,000 requests"
+        )
 
 
 def show_sweep(results: Sequence[SimulationResult], objective: Objective, console: Console) -> None:
     """One row a setting, and the cheapest that meets the objective."""
-    names = list(results[0].settings)
-    table = Table(title_justify="left")
-    for name in names:
-        table.add_column(name, justify="right")
-    heads = ("devices", "hit rate", "L1", "L2", "L3", "TTFT p50", "p99", "TPOT p50", "p99")
-    for head in (*heads, "busy P", "D", "met", "$/h", "$/1000"):
+    has_price = results[0].price_per_hour is not None
+    heads = [*results[0].settings, "devices", "hit rate", "L1", "L2", "L3"]
+    heads += ["TTFT p50", "p99", "TPOT p50", "p99", "busy P", "D"]
+    heads += ["met"] if _has_wish(objective) else []
+    heads += ["$/h", "$/1000"] if has_price else []
+    table = Table()
+    for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
-    best = cheapest(results)
+    best = cheapest(results) if _has_wish(objective) else None
     for result in results:
-        style = "bold green" if result is best and _has_wish(objective) else None
-        table.add_row(*(str(result.settings[name]) for name in names), *_row(result), style=style)
+        cells = [_said(value) for value in result.settings.values()] + _row(result)
+        cells += [f"{result.met_share:.1%}"] if _has_wish(objective) else []
+        prices = (result.price_per_hour, result.price_per_1000_requests)
+        cells += [f"{price:.2f}" for price in prices if price is not None]
+        table.add_row(*cells, style="bold green" if result is best else None)
     console.print(table)
     if _has_wish(objective):
         console.print(_advice(best, objective), soft_wrap=True)
+
+
+def _said(value: object) -> str:
+    return "unbounded" if value is None else str(value)
 
 
 def _has_wish(objective: Objective) -> bool:
     return objective.ttft_ms is not None or objective.tpot_ms is not None
 
 
+def _wish(objective: Objective) -> str:
+    wishes = (("TTFT", objective.ttft_ms), ("TPOT", objective.tpot_ms))
+    return " and ".join(f"{name} {value:g} ms" for name, value in wishes if value is not None)
+
+
 def _advice(best: SimulationResult | None, objective: Objective) -> str:
-    parts = [
-        f"{name} {value:g} ms"
-        for name, value in (("TTFT", objective.ttft_ms), ("TPOT", objective.tpot_ms))
-        if value is not None
-    ]
-    wish = f"{' and '.join(parts)} for {objective.share:.0%} of requests"
+    wish = f"{_wish(objective)} for {objective.share:.0%} of requests"
     if best is None:
         return f"none of these meets {wish}"
-    setting = ", ".join(f"{name} {value}" for name, value in best.settings.items())
+    setting = ", ".join(f"{name} {_said(value)}" for name, value in best.settings.items())
     price = "" if best.price_per_hour is None else f", ${best.price_per_hour:.2f} an hour"
     return f"cheapest with {wish}: {setting} ({best.devices} devices{price})"
 
@@ -67,7 +84,6 @@ def _advice(best: SimulationResult | None, objective: Objective) -> str:
 def _row(result: SimulationResult) -> list[str]:
     tokens = result.tokens
     found = (tokens.device, tokens.host, tokens.storage)
-    prices = (result.price_per_hour, result.price_per_1000_requests)
     return [
         str(result.devices),
         f"{result.hit_rate:.2%}",
@@ -76,8 +92,6 @@ def _row(result: SimulationResult) -> list[str]:
         *_median_and_tail(result.tpot_ms),
         f"{result.use.prefill:.0%}",
         f"{result.use.decode:.0%}",
-        f"{result.met_share:.1%}",
-        *("-" if price is None else f"{price:.2f}" for price in prices),
     ]
 
 
@@ -120,8 +134,6 @@ def _times(result: SimulationResult) -> Table:
         if spread is not None:
             numbers = (spread.mean, spread.p50, spread.p90, spread.p99, spread.max)
             table.add_row(name, *(f"{number:,.1f}" for number in numbers))
-    if result.met_share < 1:
-        table.caption = f"{result.met_share:.1%} of requests meet the objective"
     return table
 
 
