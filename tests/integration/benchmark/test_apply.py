@@ -93,3 +93,10 @@ async def test_a_server_that_is_away_ends_at_the_deadline(tmp_path: Path) -> Non
         gone = server.cluster
     with pytest.raises(OutletError, match=r"not done within 0.3 s.*Cannot connect"):
         await asyncio.to_thread(apply, OBJECT, gone, 0.3)
+
+
+async def test_a_token_that_is_gone_is_told(tmp_path: Path) -> None:
+    async with api_server(tmp_path, 200) as server:
+        (tmp_path / "token").unlink()
+        with pytest.raises(OutletError, match=r"not done within 0.3 s.*/token"):
+            await asyncio.to_thread(apply, OBJECT, server.cluster, 0.3)

@@ -195,9 +195,17 @@ def test_without_pairs_each_run_leaves_out_its_own_failed_conversations() -> Non
     base = report()
     failure = Failure(conversation=4, turn=4, kind="stalled", message="no token")
     other = replace(base, failures=(failure,), workload=base.workload | {"seed": 9})
-    comparison = compared(base, other, allow_different_load=True)
-    assert comparison.left_out == {"on": 1}
-    assert row(comparison, "ttft_mean").num_conversations == 11
+    for one, another in ((base, other), (other, base)):
+        comparison = compared(one, another, allow_different_load=True)
+        assert comparison.left_out == {"on": 1}
+        assert row(comparison, "ttft_mean").num_conversations == 11
+
+
+def test_turns_that_were_not_sent_missed_their_objectives() -> None:
+    base = report(fail_share=0.2)
+    (arm,) = base.arms
+    assert arm.counts.not_sent and arm.goodput
+    assert row(compared(base, base), "goodput").a == pytest.approx(arm.goodput.share)
 
 
 def test_that_nothing_was_answered_is_a_regression_however_few_there_were() -> None:
