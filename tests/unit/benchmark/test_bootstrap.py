@@ -2,7 +2,7 @@
 
 import math
 import random
-from statistics import fmean, median
+from statistics import NormalDist, fmean, median
 
 import numpy as np
 import pytest
@@ -127,6 +127,14 @@ def test_few_conversations_get_wider_ends_than_plain_percentiles() -> None:
     plain = _by_hand(units, rounds=4000, tail=0.025)
     low, high = ends(bootstrap.single(bootstrap.mean(units)))
     assert low < plain[0] and high > plain[1]
+
+
+@pytest.mark.parametrize(
+    ("num", "student"), [(5, 2.7764), (6, 2.5706), (10, 2.2622), (30, 2.0452), (1000, 1.9623)]
+)
+def test_ends_are_as_far_out_as_students_quantile(num: int, student: float) -> None:
+    wide = student * math.sqrt(num / (num - 1))
+    assert bootstrap.tail(num) == pytest.approx(NormalDist().cdf(-wide), rel=0.03)
 
 
 def test_many_conversations_give_the_ends_of_an_independent_bootstrap() -> None:

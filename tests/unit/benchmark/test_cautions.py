@@ -111,6 +111,12 @@ def test_an_arm_that_begins_warm_is_named() -> None:
     assert not has(lines(32, "text"), "began warm") and has(lines(90, "text"), "began warm")
 
 
+def test_misses_later_on_make_no_warm_start_a_cold_one() -> None:
+    every = [s for s in held("on", cached_tokens=64) if s.turn == 1]
+    later = [s for s in held("on", cached_tokens=0) if s.turn == 2]
+    assert has(warnings([*every, *later]), "arm on began warm")
+
+
 def test_a_shared_beginning_that_all_but_the_first_hit_is_no_warm_start() -> None:
     shared = [
         sample("on", n, 1, sent_at=0.001 * n, cached_tokens=0 if n == 2 else 64) for n in range(6)

@@ -153,6 +153,16 @@ def test_a_conversation_that_failed_in_one_arm_is_left_out_of_both() -> None:
     assert all(s.conversation for unit in both.units for s in (*unit.arm, *unit.control))
 
 
+def test_a_conversation_that_failed_in_both_arms_alike_is_left_out() -> None:
+    arms = [
+        [s for s in held(arm, fast) if (s.conversation, s.turn) != (0, 3)]
+        for arm in ("on", "bypassed")
+    ]  # type: ignore[arg-type]
+    run = run_of(*arms, failures=[failure("on", 0, 3), failure("bypassed", 0, 3)])
+    both = pair(run.data, "on", "bypassed")
+    assert (both.num_left_out, len(both.units)) == (1, NUM - 1)
+
+
 def test_a_conversation_cut_short_in_one_arm_is_left_out_of_both() -> None:
     ours = [s for s in held("on", fast) if (s.conversation, s.turn) != (5, 3)]
     both = pair(run_of(ours, held("bypassed", slow)).data, "on", "bypassed")

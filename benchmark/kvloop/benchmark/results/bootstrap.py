@@ -205,12 +205,12 @@ def _interval(every: Sequence[Floats], num_units: int) -> Interval:
     # A draw without an answer (no hit in it, say) is left out; half of them would be no interval.
     if len(drawn) < ROUNDS / 2:
         return Interval(value=value, low=None, high=None, num_units=num_units)
-    tail = _tail(num_units)
-    low, high = np.quantile(drawn, (tail, 1 - tail)).tolist()
+    cut = tail(num_units)
+    low, high = np.quantile(drawn, (cut, 1 - cut)).tolist()
     return Interval(value=value, low=low, high=high, num_units=num_units)
 
 
-def _tail(num_units: int, level: float = 0.95) -> float:
+def tail(num_units: int, level: float = 0.95) -> float:
     """The share cut off at each end: less than 2.5 % with few units.
 
     Percentiles of few draws are too narrow: by sqrt((n - 1) / n), and by the normal's quantile
