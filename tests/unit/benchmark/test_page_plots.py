@@ -19,7 +19,7 @@ from kvloop.benchmark.page.figure import Figure
 from kvloop.benchmark.page.svg import element
 from kvloop.benchmark.page.thinning import thin
 from kvloop.benchmark.results.document import Report
-from kvloop.benchmark.sample import Failure
+from kvloop.benchmark.sample import Failure, Sources
 
 SMALL = {"conversations": 8, "turns": 3}
 
@@ -111,6 +111,13 @@ def test_pages_whose_writer_is_not_named_have_a_part_of_their_own() -> None:
     assert summary.sources is not None
     sources = replace(summary.sources, storage_by_prefill=0, storage_by_decode=0)
     assert "storage" in tier_shares(replace(summary, sources=sources))
+
+
+def test_what_the_decode_node_kept_is_a_part_too() -> None:
+    summary = four().arms[0].turns[1].summary
+    sources = Sources(computed=1, transfer_skipped=4)
+    kept = replace(summary, prompt_tokens=5, sources=sources)
+    assert tier_shares(kept) == {"kept": 0.8, "computed": 0.2}
 
 
 def test_a_server_without_tiers_shows_cached_and_computed() -> None:

@@ -33,6 +33,7 @@ class Tier:
 
 
 TIERS = (
+    Tier(class_="kept", name="kept by the decode node"),
     Tier(class_="device", name="device memory (L1)"),
     Tier(class_="host", name="host memory (L2)"),
     Tier(class_="by-prefill", name="shared cache (L3), written by prefill"),

@@ -77,7 +77,11 @@ def _headline(report: Report) -> str:
     with_what = "With reuse" if arm.arm == "on" else f"In the arm “{looks.NAMES[arm.arm]}”"
     start = f"{with_what} the first token of a later turn comes after {took} instead of {instead}"
     claim = _claim(report, arm.arm, control.arm)
-    return f"{start}: {_how_much(claim)}." if claim else f"{start} (medians)."
+    return (
+        f"{start}: {_how_much(claim, _is_whole(arm) and _is_whole(control))}."
+        if claim
+        else f"{start} (medians)."
+    )
 
 
 def _claim(report: Report, arm: Arm, control: Arm) -> Claim | None:
@@ -85,11 +89,17 @@ def _claim(report: Report, arm: Arm, control: Arm) -> Claim | None:
     return next((c for c in names if c.name == CLAIM), None)
 
 
-def _how_much(claim: Claim) -> str:
+def _is_whole(arm: ArmResult) -> bool:
+    return arm.counts.completed == arm.counts.planned
+
+
+def _how_much(claim: Claim, is_of_all: bool) -> str:
     """Of a ratio of times: so many times sooner, or later, or neither."""
     low, high, is_sooner = claim.low, claim.high, claim.value < 1
     factor, word = (1 / claim.value, "sooner") if is_sooner else (claim.value, "later")
     held = units.count(claim.num_conversations, "conversation")
+    if not is_of_all:
+        held = f"the {held} that both arms answered"
     if low is None or high is None:
         return f"{factor:.2f} x {word}, but {held} are too few to say how sure that is"
     if low <= 1 <= high:

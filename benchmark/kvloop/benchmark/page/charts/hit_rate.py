@@ -47,6 +47,7 @@ def _tier_counts(summary: Summary) -> dict[str, int]:
     s = summary.sources
     if s is not None:
         return {
+            "kept": s.transfer_skipped,
             "device": s.device,
             "host": s.host,
             "by-prefill": s.storage_by_prefill,
