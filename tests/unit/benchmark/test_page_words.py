@@ -66,6 +66,13 @@ def test_an_interval_around_one_is_no_difference() -> None:
     assert "sooner" not in headline
 
 
+def test_a_ratio_of_some_conversations_says_of_which() -> None:
+    report = with_claim(value=0.25, low=0.2, high=0.5)
+    arms = (failing(report.arms[0], completed=23, failed=1), report.arms[1])
+    headline = judge(replace(report, arms=arms)).headline
+    assert "from the 8 conversations that both arms answered)" in headline
+
+
 def test_too_few_conversations_claim_no_interval() -> None:
     headline = judge(with_claim(value=0.5, low=None, high=None)).headline
     assert "2.00 x sooner, but 8 conversations are too few" in headline
