@@ -158,7 +158,6 @@ def test_the_report_says_what_the_flags_came_to(mixed: Path) -> None:
         "strict": False,
         **options,
         "requests": num_requests(loaded),
-        "all_conversations": 4,
         "forms": {"turns": 2, "openai": 1, "sharegpt": 1},
         "recorded_answers": 3,
         "message_chars": 11,

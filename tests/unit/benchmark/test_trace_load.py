@@ -145,7 +145,6 @@ def test_the_report_says_what_the_flags_came_to(trace: Path) -> None:
         "factor": loaded.scale.factor,
         "block_tokens": loaded.scale.block_tokens,
         "requests": 5,
-        "all_conversations": 2,
         "longest_with_answer": 4 * loaded.scale.block_tokens + 90,
         "ids": 14,
         "different_ids": 6,

@@ -133,3 +133,17 @@ def test_a_wrong_flag_is_named(
         main(["bench", "multi-turn", URL, *flags])
     assert ended.value.code == 2
     assert named in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_bodies_of_one_arm_given_apart_are_sent_together(ran: list[RunConfig]) -> None:
+    flags = ("--arm-body", 'on={"a": 1}', "--arm-body", 'on={"b": 2}')
+    assert config_of(ran, *flags).arm_bodies == {"on": {"a": 1, "b": 2}}
+
+
+def test_arrivals_of_no_open_loop_are_refused_and_the_message_says_so(
+    ran: list[RunConfig], tmp_path: Path
+) -> None:
+    told = tmp_path / "message"
+    flags = ["--arrival", "uniform", "--termination-message", str(told)]
+    assert main(["bench", "multi-turn", URL, *flags]) == 2
+    assert not ran and "--rate" in json.loads(told.read_text())["message"]

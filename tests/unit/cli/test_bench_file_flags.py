@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,6 +84,7 @@ def test_a_flag_of_a_trace_reaches_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flags = (flag,) if text is None else (flag, text)
+    flags += ("--limit", "4") if flag == "--min-reuse" else ()
     load = load_of(trace, monkeypatch, "--trace", str(trace_file), *flags)
     assert isinstance(load, Trace)
     assert getattr(load.options, field) == value != getattr(TraceOptions(trace=trace_file), field)
@@ -165,3 +167,25 @@ def test_a_wrong_flag_is_named(
     with pytest.raises(SystemExit):
         parsed(module, *flags)
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--time-scale", "2", "--rate", "3"),
+        ("--min-reuse", "0.2"),
+        ("--min-reuse", "0.2", "--limit", "3", "--choose", "first"),
+        ("--id-range", "5:90", "--text"),
+    ],
+)
+def test_a_flag_that_would_change_nothing_is_refused_and_the_message_says_so(
+    flags: tuple[str, ...], trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "message"
+    with pytest.raises(ConfigError, match=flags[0]):
+        load_of(
+            trace,
+            monkeypatch,
+            *("--trace", str(trace_file), "--termination-message", str(told), *flags),
+        )
+    assert flags[0] in json.loads(told.read_text())["message"]

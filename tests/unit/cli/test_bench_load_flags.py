@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -79,6 +81,14 @@ _AGENT = [
 ]
 
 
+_WITH = {
+    "--system-length": ["--system-prompts", "1"],
+    "--branch-turn": ["--branches", "1"],
+    "--subagent-step": ["--subagents", "1"],
+}
+"""What these flags need to change anything."""
+
+
 @pytest.mark.parametrize(
     ("module", "flag", "text", "field", "value"),
     [(multi_turn, *row) for row in _EVERY + _MULTI_TURN]
@@ -94,6 +104,7 @@ def test_a_flag_sets_its_field(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = [flag] if text is None else [flag, text]
+    given += _WITH.get(flag, [])
     assert getattr(load_of(module, monkeypatch, *given), field) == value
 
 
@@ -116,3 +127,32 @@ def test_the_number_of_conversations_goes_before_that_of_clients(
 ) -> None:
     load = load_of(multi_turn, monkeypatch, "--clients", "4", "--conversations", "20")
     assert load.num_conversations == 20
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "needed"),
+    [
+        (multi_turn, ("--system-length", "9"), "--system-prompts"),
+        (multi_turn, ("--branch-turn", "2"), "--branches"),
+        (agent, ("--subagent-step", "2"), "--subagents"),
+        (long_doc, ("--id-range", "5:9", "--text"), "--text"),
+    ],
+)
+def test_a_flag_that_would_change_nothing_is_refused(
+    module: ModuleType,
+    flags: tuple[str, ...],
+    needed: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ConfigError, match=f"{flags[0]} changes nothing with.*{needed}"):
+        load_of(module, monkeypatch, *flags)
+
+
+def test_the_termination_message_says_which_flag_of_a_load_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = tmp_path / "message"
+    flags = ("--branches", "1", "--branch-turn", "7", "--termination-message", str(told))
+    with pytest.raises(ConfigError, match="--branch-turn"):
+        load_of(multi_turn, monkeypatch, *flags)
+    assert "--branch-turn" in json.loads(told.read_text())["message"]

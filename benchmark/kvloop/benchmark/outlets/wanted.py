@@ -38,10 +38,7 @@ def open_outlets(wanted: Wanted, environment: Mapping[str, str], mount: Path = M
         _require_place("--termination-message", termination)
         target = _target(wanted, environment, mount)
     except ConfigError as error:
-        failure = RunFailure(reason="BadInput", message=str(error), exit_status=2)
-        publish(
-            failure, Outlets(termination_file=termination), lambda report: "", lambda words: None
-        )
+        _tell(error, termination)
         raise
     return Outlets(
         json_file=wanted.json_file,
@@ -50,6 +47,16 @@ def open_outlets(wanted: Wanted, environment: Mapping[str, str], mount: Path = M
         config_map=target,
         termination_file=termination,
     )
+
+
+def tell_refusal(error: ConfigError, wanted: Wanted, environment: Mapping[str, str]) -> None:
+    """Say in the termination message which flag was wrong, of a run that never began."""
+    _tell(error, wanted.termination_file or _named(environment))
+
+
+def _tell(error: ConfigError, termination: Path | None) -> None:
+    failure = RunFailure(reason="BadInput", message=str(error), exit_status=2)
+    publish(failure, Outlets(termination_file=termination), lambda report: "", lambda words: None)
 
 
 def _named(environment: Mapping[str, str]) -> Path | None:

@@ -18,7 +18,7 @@ def trace_load(
     sharing: Sharing = "as_traced",
     has_answers: bool = False,
 ) -> Load:
-    """Each id becomes `512 / page_size` pages; `time_scale` 2 takes twice as long.
+    """Each id becomes `512 / page_size` pages; `time_scale` 2 is twice as fast.
 
     As traced, a prompt's last page counts though it is not full, and all of a prompt may be found:
     what is counted are the trace's own ids. As timed, the engine's rules hold: full pages, and the
@@ -30,7 +30,7 @@ def trace_load(
     begin_ms = min(request.at_ms for request in requests)
     ordered = sorted(requests, key=lambda request: request.at_ms)
     prompts = [
-        _prompt(number, request, page_size, sharing, (request.at_ms - begin_ms) / 1000 * time_scale)
+        _prompt(number, request, page_size, sharing, (request.at_ms - begin_ms) / 1000 / time_scale)
         for number, request in enumerate(ordered)
     ]
     if has_answers:

@@ -175,7 +175,6 @@ def _about(chosen: Sequence[Chat], chats: Sequence[Chat], problems: Problems) ->
     messages = [one for turn in turns for one in turn.messages]
     return {
         "requests": len(turns),
-        "all_conversations": len(chats),
         "forms": dict(Counter(chat.form for chat in chats).most_common()),
         "recorded_answers": sum(turn.recorded is not None for turn in turns),
         "message_chars": sum(len(one.content) for one in messages),

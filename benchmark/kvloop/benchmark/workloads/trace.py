@@ -57,6 +57,11 @@ class TraceOptions:
     id_range: tuple[int, int] = (1000, 20000)
     seed: int = 0
 
+    @property
+    def draws(self) -> bool:
+        """Whether conversations are drawn, so that `min_reuse` counts."""
+        return self.choose == "conversation" and self.limit is not None
+
     def __post_init__(self) -> None:
         for name in ("context", "time_scale", "block_tokens", "limit", "longest", "max_output"):
             value = getattr(self, name)
@@ -119,7 +124,7 @@ class Trace:
             "time_scale": options.time_scale,
             "limit": options.limit,
             "choose": options.choose,
-            "min_reuse": options.min_reuse if options.choose == "conversation" else None,
+            "min_reuse": options.min_reuse if options.draws else None,
             "longest": options.longest,
             "max_output": options.max_output,
             "strict": options.is_strict,
@@ -223,7 +228,6 @@ def _about(
         "factor": scale.factor,
         "block_tokens": scale.block_tokens,
         "requests": len(chosen),
-        "all_conversations": len(requests),
         "longest_with_answer": scale.longest(chosen),
         "ids": reuse.ids,
         "different_ids": working_set(chosen),

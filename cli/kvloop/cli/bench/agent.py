@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
 
     return synthetic.run(
         args,
-        Agent(
+        lambda: Agent(
             agents=args.agents,
             steps=args.steps,
             tools_length=args.tools_length,
@@ -105,4 +105,5 @@ def _run(args: argparse.Namespace) -> int:
             id_range=args.id_range,
             seed=args.seed,
         ),
+        needs=[("subagent_step", "subagents")],
     )

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvloop.cli import flag_types
+from kvloop.shared_cache.errors import ConfigError
 
 if TYPE_CHECKING:
+    from kvloop.benchmark.arms import Arm
     from kvloop.benchmark.driver.api import ServedModel
     from kvloop.benchmark.outlets.publish import Outlets
+    from kvloop.benchmark.outlets.wanted import Wanted
     from kvloop.benchmark.run import RunConfig
     from kvloop.benchmark.workloads.plan import Workload
 
@@ -47,9 +51,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, workload: Workload | Callable[[ServedModel], Workload]) -> int:
     """Drive it as the flags say; a function makes the load once the server's model is known."""
+    from kvloop.benchmark.outlets.wanted import open_outlets
     from kvloop.benchmark.run import run_bench
 
-    return run_bench(_config(args), workload)
+    outlets = open_outlets(_wanted(args), os.environ)
+    with refusals_told(args):
+        config = _config(args, outlets)
+    return run_bench(config, workload)
+
+
+@contextmanager
+def refusals_told(args: argparse.Namespace) -> Iterator[None]:
+    """What is wrong with flags, as a ConfigError says, is in the termination message too."""
+    from kvloop.benchmark.outlets.wanted import tell_refusal
+
+    try:
+        yield
+    except ConfigError as error:
+        tell_refusal(error, _wanted(args), os.environ)
+        raise
 
 
 def _add_server_flags(group: argparse._ArgumentGroup) -> None:
@@ -84,7 +104,7 @@ def _add_server_flags(group: argparse._ArgumentGroup) -> None:
         type=_arm_body,
         default=[],
         metavar="ARM=JSON",
-        help="fields of an arm's requests, for servers with switches of their own",
+        help="fields of an arm's requests, for servers with switches of their own; repeatable",
     )
 
 
@@ -112,7 +132,13 @@ _PAUSE = "between two arms, for what the server still writes"
 def _add_patience_flags(group: argparse._ArgumentGroup) -> None:
     flag, seconds = group.add_argument, flag_types.positive_float
     flag("--timeout-s", type=seconds, default=600.0, metavar="S", help="for one whole answer")
-    flag("--stall-timeout-s", type=seconds, default=120.0, metavar="S", help="without a byte")
+    flag(
+        "--stall-timeout-s",
+        type=seconds,
+        default=120.0,
+        metavar="S",
+        help="for the next byte of one",
+    )
     flag(
         "--retry-429",
         type=flag_types.count,
@@ -130,14 +156,29 @@ def _add_arm_flags(group: argparse._ArgumentGroup) -> None:
         metavar="ARM,ARM",
         help="unset: on,bypassed of kvloop, on,all_miss of another server",
     )
-    flag("--rounds", type=flag_types.positive_int, metavar="N", help="times that arms take turns")
-    flag("--slo-ttft-ms", type=flag_types.positive_float, metavar="MS", help="goodput's objective")
-    flag("--slo-tpot-ms", type=flag_types.positive_float, metavar="MS", help="and of later tokens")
+    flag(
+        "--rounds",
+        type=flag_types.positive_int,
+        metavar="N",
+        help="times that arms take turns; unset: as fits",
+    )
+    flag(
+        "--slo-ttft-ms",
+        type=flag_types.positive_float,
+        metavar="MS",
+        help="goodput: of the first token",
+    )
+    flag(
+        "--slo-tpot-ms",
+        type=flag_types.positive_float,
+        metavar="MS",
+        help="goodput: of a later token",
+    )
     flag(
         "--gpu-hour-price",
         type=flag_types.positive_float,
         metavar="PRICE",
-        help="of what computes, to price what reuse saves",
+        help="of one GPU for an hour, to price what reuse saves",
     )
     flag(
         "--node-metrics",
@@ -186,11 +227,13 @@ def _arm_body(text: str) -> tuple[str, dict[str, Any]]:
     return name, flag_types.json_object(body)
 
 
-def _config(args: argparse.Namespace) -> RunConfig:
+def _config(args: argparse.Namespace, outlets: Outlets) -> RunConfig:
     from kvloop.benchmark.driver.options import DriveOptions
     from kvloop.benchmark.results.goodput import Objectives
     from kvloop.benchmark.run import RunConfig
 
+    if args.arrival != "poisson" and not args.rates:
+        raise ConfigError(f"--arrival {args.arrival} is of an open loop: give --rate too")
     return RunConfig(
         url=args.url,
         model=args.model,
@@ -199,7 +242,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
         salting=args.salting,
         extra_body=args.extra_body,
         dropped_fields=frozenset(args.drop_field),
-        arm_bodies=dict(args.arm_body),
+        arm_bodies=_joined(args.arm_body),
         arms=args.arms,
         rates=args.rates,
         rounds=args.rounds,
@@ -220,21 +263,28 @@ def _config(args: argparse.Namespace) -> RunConfig:
         title=args.title or f"kvloop bench {args.prog.split()[-1]}",
         command=command_line(args.argv),
         hardware=args.hardware,
-        outlets=_outlets(args),
+        outlets=outlets,
     )
 
 
-def _outlets(args: argparse.Namespace) -> Outlets:
-    from kvloop.benchmark.outlets.wanted import Wanted, open_outlets
+def _joined(bodies: Sequence[tuple[Arm, dict[str, Any]]]) -> dict[Arm, dict[str, Any]]:
+    """By arm: of a flag given twice for one, the fields of both."""
+    joined: dict[Arm, dict[str, Any]] = {}
+    for arm, body in bodies:
+        joined.setdefault(arm, {}).update(body)
+    return joined
 
-    wanted = Wanted(
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    from kvloop.benchmark.outlets.wanted import Wanted
+
+    return Wanted(
         json_file=args.json,
         with_samples=not args.no_samples,
         page_file=args.html,
         termination_file=args.termination_message,
         config_map=args.config_map,
     )
-    return open_outlets(wanted, os.environ)
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 
 from kvloop.cli import flag_types
+from kvloop.shared_cache.errors import ConfigError
+
+_ID_RANGE = (1000, 20000)
 
 
 def add_content_flags(group: argparse._ArgumentGroup) -> None:
@@ -28,7 +31,13 @@ def add_content_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--id-range",
         type=flag_types.whole_range,
-        default=(1000, 20000),
+        default=_ID_RANGE,
         metavar="LOW:HIGH",
         help="token ids are drawn from LOW up to HIGH; unset: 1000:20000",
     )
+
+
+def check_content(args: argparse.Namespace) -> None:
+    """Raise ConfigError where a flag would change nothing."""
+    if args.content == "text" and args.id_range != _ID_RANGE:
+        raise ConfigError("--id-range changes nothing with --text: leave one of the two out")

@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
 
     return synthetic.run(
         args,
-        LongDocument(
+        lambda: LongDocument(
             documents=args.documents,
             document_length=args.document_length,
             questions=args.questions,

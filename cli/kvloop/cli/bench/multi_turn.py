@@ -84,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
 
     return synthetic.run(
         args,
-        MultiTurn(
+        lambda: MultiTurn(
             num_conversations=args.conversations or args.clients,
             turns=args.turns,
             request_length=args.request_length,
@@ -99,4 +99,5 @@ def _run(args: argparse.Namespace) -> int:
             id_range=args.id_range,
             seed=args.seed,
         ),
+        needs=[("system_length", "system_prompts"), ("branch_turn", "branches")],
     )

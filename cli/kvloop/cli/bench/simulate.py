@@ -55,7 +55,7 @@ def _add_load_flags(group: argparse._ArgumentGroup) -> None:
         type=flag_types.positive_float,
         default=1.0,
         metavar="X",
-        help="2: the trace takes twice as long",
+        help="2: twice as fast",
     )
     flag(
         "--page-size",

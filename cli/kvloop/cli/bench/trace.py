@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from kvloop.cli import flag_types
 from kvloop.cli.bench import common
-from kvloop.cli.bench.content import add_content_flags
+from kvloop.cli.bench.content import add_content_flags, check_content
 from kvloop.cli.help_format import Subparsers, add_command
+from kvloop.shared_cache.errors import ConfigError
 
 if TYPE_CHECKING:
     from kvloop.benchmark.driver.api import ServedModel
     from kvloop.benchmark.workloads.plan import Workload
+    from kvloop.benchmark.workloads.trace import TraceOptions
+
+_MIN_REUSE = 0.35
 
 _DESCRIPTION = """\
 Replays a Mooncake-style trace against an OpenAI-compatible server: JSON lines of `timestamp` (ms),
@@ -59,9 +63,9 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
     flag(
         "--min-reuse",
         type=flag_types.not_negative_float,
-        default=0.35,
+        default=_MIN_REUSE,
         metavar="SHARE",
-        help="of the ids of conversations drawn, how many come again at least",
+        help="of the ids of the conversations that --limit draws, how many come again at least",
     )
     flag(
         "--longest",
@@ -74,7 +78,7 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
         type=flag_types.positive_float,
         default=1.0,
         metavar="X",
-        help="2: twice as fast",
+        help="2: twice as fast; not with --rate",
     )
     flag(
         "--context",
@@ -89,8 +93,21 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kvloop.benchmark.workloads.trace import TraceOptions, load_trace
+    from kvloop.benchmark.workloads.trace import load_trace
 
+    with common.refusals_told(args):
+        options = _options(args)
+
+    def load(model: ServedModel) -> Workload:
+        return load_trace(replace(options, context=options.context or model.context))
+
+    return common.run(args, load)
+
+
+def _options(args: argparse.Namespace) -> TraceOptions:
+    from kvloop.benchmark.workloads.trace import TraceOptions
+
+    check_content(args)
     options = TraceOptions(
         trace=args.trace,
         limit=args.limit,
@@ -106,8 +123,8 @@ def _run(args: argparse.Namespace) -> int:
         id_range=args.id_range,
         seed=args.seed,
     )
-
-    def load(model: ServedModel) -> Workload:
-        return load_trace(replace(options, context=options.context or model.context))
-
-    return common.run(args, load)
+    if args.rates and args.time_scale != 1:
+        raise ConfigError("--time-scale changes nothing with --rate: leave one of the two out")
+    if args.min_reuse != _MIN_REUSE and not options.draws:
+        raise ConfigError("--min-reuse counts where --limit N draws conversations: it needs that")
+    return options
