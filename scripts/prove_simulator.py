@@ -30,10 +30,12 @@ SHAPES = {
         *("--request-length", "100:400", "--output-length", "24:40"),
     ),
     "other": (
-        *("--conversations", "8", "--turns", "6", "--clients", "2", "--seed", "2"),
+        *("--conversations", "6", "--turns", "6", "--clients", "2", "--seed", "2"),
         *("--request-length", "150:300", "--output-length", "16:48", "--think-s", "0.5"),
     ),
 }
+QUICK = ("--conversations", "4", "--turns", "3", "--request-length", "40:90")
+"""In place of each load's own; too little for a believable calibration."""
 # what `kvloop up` gives each node: 32,768 tokens of L1, L2 twice that; links of one machine
 CLUSTER = (
     *("--device", "cpu2", "--model", "smollm2-135m", "--page-size", "16"),
@@ -49,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     flag = parser.add_argument
     flag("--out", type=Path, required=True, help="where reports and profiles go")
     flag("--again", action="store_true", help="measure nothing: the reports are in --out")
+    flag("--quick", action="store_true", help="much smaller loads, to see that it works")
     flag("--tolerance", default="0.25")
     flag("--ready-s", type=float, default=300.0, help="longest time until the cluster serves")
     flag("--run-s", type=float, default=1800.0, help="longest time of one load")
@@ -85,10 +88,12 @@ def wait_until_it_serves(up: subprocess.Popen[bytes], log: Path, ready_s: float)
         time.sleep(0.5)
 
 
-def measure(url: str, name: str, out: Path, run_s: float) -> None:
-    print(f"measuring: {' '.join(SHAPES[name])}", flush=True)
-    command = (*KVLOOP, "bench", "multi-turn", url, *SHAPES[name], "--arms", "on")
-    done = subprocess.run((*command, "--json", str(out / f"{name}.json")), timeout=run_s)
+def measure(url: str, name: str, args: argparse.Namespace) -> None:
+    shape = (*SHAPES[name], *(QUICK if args.quick else ()))
+    print(f"measuring: {' '.join(shape)}", flush=True)
+    command = (*KVLOOP, "bench", "multi-turn", url, *shape, "--arms", "on")
+    report = args.out / f"{name}.json"
+    done = subprocess.run((*command, "--json", str(report)), timeout=args.run_s)
     if done.returncode:
         sys.exit(f"the load {name!r} had failures")
 
@@ -113,7 +118,7 @@ def main() -> int:
     if not args.again:
         with cluster(args.ready_s, args.out / "up.log") as url:
             for name in SHAPES:
-                measure(url, name, args.out, args.run_s)
+                measure(url, name, args)
     first, second = SHAPES
     results = [compare(first, second, args), compare(second, first, args)]
     return max(results)

@@ -76,16 +76,16 @@ def check(report: Report, run: Run, tolerance: float) -> Check:
 
 def show_check(comparison: Check, console: Console) -> None:
     """Times, hit rates and tiers side by side, and the verdict."""
-    table = Table(title="simulated against measured, medians", title_justify="left")
-    for head in ("turn", "requests", "TTFT s", "measured", "ratio", "TPOT ms", "measured"):
+    table = Table(title="simulated, and real as measured; medians", title_justify="left")
+    for head in ("turn", "n", "TTFT s", "real", "ratio", "TPOT ms", "real", "ratio"):
         table.add_column(head, justify="right", no_wrap=True)
-    for head in ("ratio", "hit rate", "measured"):
+    for head in ("hits", "real"):
         table.add_column(head, justify="right", no_wrap=True)
     for rows in comparison.rows:
         table.add_row(*_cells(rows))
     console.print(table)
     tiers = Table(title="prompt tokens from", title_justify="left")
-    for head in ("tier", "simulated", "measured"):
+    for head in ("tier", "simulated", "real"):
         tiers.add_column(head, justify="left" if head == "tier" else "right")
     for share in comparison.tiers:
         tiers.add_row(share.tier, f"{share.simulated:.1%}", _percent(share.measured))
