@@ -232,9 +232,7 @@ def test_equal_loads_give_equal_results() -> None:
 
 def test_a_later_turn_goes_to_the_node_that_holds_its_history() -> None:
     chats = [prompt(n, 320, at_s=0.0) for n in range(2)]
-    turns = [
-        prompt(2 + n, 640, chat=n, at_s=100.0 + 50 * n, conversation=n) for n in (1, 0)
-    ]
+    turns = [prompt(2 + n, 640, chat=n, at_s=100.0 + 50 * n, conversation=n) for n in (1, 0)]
     turns = [replace(turn, number=2 + place) for place, turn in enumerate(turns)]
     served = simulate(timed(*chats, *turns), prefill=2, decode=2).served
     homes = {one.conversation: (one.prefill, one.decode) for one in served[:2]}
