@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,17 @@ def test_a_shuffle_draws_from_the_whole_file_under_the_seed(tmp_path: Path) -> N
     assert numbers != sorted(numbers)
     every = [int(one) for (one,) in words(load(path, is_shuffled=True))]
     assert sorted(every) == list(range(200)) != every
+
+
+def test_every_chat_is_as_likely_to_be_drawn(tmp_path: Path) -> None:
+    path = write(tmp_path / "many", *({"prompt": str(number)} for number in range(8)))
+    drawn = Counter(
+        one
+        for seed in range(400)
+        for (one,) in words(load(path, limit=2, is_shuffled=True, seed=seed))
+    )
+    # 100 each, and 8.7 is the standard deviation
+    assert len(drawn) == 8 and all(60 < times < 140 for times in drawn.values())
 
 
 def test_chats_may_be_cut_to_some_turns_and_messages_to_some_characters(mixed: Path) -> None:

@@ -116,6 +116,12 @@ def test_an_answer_before_any_question_is_left_out() -> None:
     assert heard(parse_chat({"conversations": chat})) == [([("user", "go on")], "well")]
 
 
+def test_what_is_answered_to_the_system_alone_is_no_answer_to_the_question_before() -> None:
+    chat = said("user: a", "assistant: b", "system: c", "assistant: d", "user: e")
+    turns = heard(parse_chat(chat))
+    assert turns == [([("user", "a")], "b"), ([("system", "c"), ("user", "e")], None)]
+
+
 def test_words_of_the_system_in_the_middle_go_with_the_next_turn() -> None:
     chat = said("user: a", "assistant: b", "system: c", "user: d")
     assert heard(parse_chat(chat))[1] == ([("system", "c"), ("user", "d")], None)

@@ -231,6 +231,18 @@ def test_a_load_that_a_model_cannot_take_names_what_to_lower(
         load.check_context(16)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_context_needed_is_that_of_the_longest_family_member(seed: int) -> None:
+    load = MultiTurn(
+        num_conversations=1, turns=4, request_length=(1, 99), branches=5, branch_turn=2, seed=seed
+    )
+    root, *branches = (
+        [line.length + line.turn.output_length for line in script.lines] for script in load.scripts
+    )
+    longest = max(sum(root), *(sum(root[:2]) + sum(own) for own in branches))
+    assert load.context_needed == longest == load.describe()["longest_with_answer"]
+
+
 @pytest.mark.parametrize("turn", [0, 2, 3])
 def test_a_branch_must_leave_where_every_conversation_goes_on(turn: int) -> None:
     with pytest.raises(ConfigError, match=r"--branch-turn .* below the fewest --turns \(2\)"):

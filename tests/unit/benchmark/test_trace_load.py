@@ -154,6 +154,7 @@ def test_the_report_says_what_the_flags_came_to(trace: Path) -> None:
         "dropped_lines": 0,
     }
     assert load(trace, choose="first", limit=2).describe()["min_reuse"] is None
+    assert load(trace).describe()["min_reuse"] is None
 
 
 def test_a_turn_that_does_not_hold_the_one_before_is_no_continuation(tmp_path: Path) -> None:
@@ -161,11 +162,16 @@ def test_a_turn_that_does_not_hold_the_one_before_is_no_continuation(tmp_path: P
         request(0, 1, 2),
         request(1, 1, 3),
         request(2, 1, 3, 4),
-        request(3, 9),
-        request(4, 8),
+        *(request(3 + other, 7 + other) for other in range(3)),  # or id 1 were a system prompt's
     ]
-    path = write_trace(tmp_path / "t", requests)
-    assert load(path).describe()["continuations"] == 1
+    loaded = load(write_trace(tmp_path / "t", requests))
+    assert [len(one.turns) for one in loaded.conversations] == [3, 1, 1, 1]
+    assert loaded.describe()["continuations"] == 1
+
+
+def test_blank_lines_are_no_broken_ones(tmp_path: Path) -> None:
+    loaded = load(write_lines(tmp_path / "t", ["", line_of(CHATS[0]), "  ", line_of(CHATS[1]), ""]))
+    assert num_requests(loaded) == 2 and not loaded.warnings
 
 
 def test_broken_lines_are_left_out_named_in_the_report_or_end_a_strict_run(tmp_path: Path) -> None:
