@@ -137,6 +137,11 @@ def test_histories_are_kept_only_for_branches_that_are_held() -> None:
     assert asyncio.run(awaited()) == [True, False]
 
 
+async def test_a_branch_without_its_parent_is_refused_rather_than_waited_for() -> None:
+    with pytest.raises(AssertionError):
+        Forks(parent_and_branches(), [1, 2])
+
+
 async def test_patience_leaves_a_talking_stream_alone_and_ends_a_silent_one() -> None:
     async with Patience(20.0, 0.6) as patience:
         for _ in range(5):

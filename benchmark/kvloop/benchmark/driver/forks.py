@@ -28,6 +28,8 @@ class Forks:
 
     def __init__(self, conversations: Sequence[Conversation], held: Sequence[int]) -> None:
         branches = [conversations[number].branch for number in held]
+        # a branch that waits for a parent elsewhere would wait for good
+        assert {branch.parent for branch in branches if branch} <= set(held)
         loop = asyncio.get_running_loop()
         self._awaited: dict[tuple[int, int], asyncio.Future[Standing | None]] = {
             (branch.parent, branch.turns): loop.create_future() for branch in branches if branch
