@@ -39,7 +39,7 @@ BAR = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number of a run; `is_rate`: more is better."""
+    """One number of a run's arm `on`; `is_rate`: more is better."""
 
     name: str
     read: Callable[[dict[str, Any]], float]
@@ -51,11 +51,11 @@ class Metric:
 
 
 METRICS = (
-    Metric("later turns' TTFT, median, ms", lambda run: run["later_turns"]["ttft_ms"]["p50"]),
-    Metric("later turns' TTFT, mean, ms", lambda run: run["later_turns"]["ttft_ms"]["mean"]),
-    Metric("later turns' ITL, median, ms", lambda run: run["later_turns"]["itl_ms"]["p50"]),
-    Metric("output tokens/s", lambda run: run["rates"]["output_tokens_per_s"], is_rate=True),
-    Metric("later turns' hit rate", lambda run: run["later_turns"]["hit_rate"], is_rate=True),
+    Metric("later turns' TTFT, median, ms", lambda on: on["later_turns"]["ttft_ms"]["p50"]),
+    Metric("later turns' TTFT, mean, ms", lambda on: on["later_turns"]["ttft_ms"]["mean"]),
+    Metric("later turns' ITL, median, ms", lambda on: on["later_turns"]["itl_ms"]["p50"]),
+    Metric("output tokens/s", lambda on: on["rates"]["output_tokens_per_s"], is_rate=True),
+    Metric("later turns' hit rate", lambda on: on["later_turns"]["hit_rate"], is_rate=True),
 )
 
 
@@ -118,16 +118,18 @@ def one_run(args: argparse.Namespace, name: str, url: str, pair: int) -> dict[st
         "bench",
         "multi-turn",
         url,
+        "--arms",
+        "on",
         "--json",
         str(target),
     ]
     for flag in ("clients", "turns", "request_length", "output_length", "max_in_flight"):
         argv += [f"--{flag.replace('_', '-')}", str(getattr(args, flag))]
     subprocess.run([*argv, "--seed", str(args.seed + pair)], check=True, stdout=subprocess.DEVNULL)
-    result: dict[str, Any] = json.loads(target.read_text())
+    (result,) = json.loads(target.read_text())["arms"]
     numbers = [f"{metric.name} {metric.read(result):.3g}" for metric in METRICS]
     print(f"{name} {pair}: {'; '.join(numbers + load)}", flush=True)
-    return result
+    return dict(result)
 
 
 def compare(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -140,10 +140,18 @@ def test_bodies_of_one_arm_given_apart_are_sent_together(ran: list[RunConfig]) -
     assert config_of(ran, *flags).arm_bodies == {"on": {"a": 1, "b": 2}}
 
 
-def test_arrivals_of_no_open_loop_are_refused_and_the_message_says_so(
-    ran: list[RunConfig], tmp_path: Path
+@pytest.mark.parametrize(
+    ("flags", "needed"),
+    [
+        (("--arrival", "uniform"), "--rate"),
+        (("--arm-body", "bypassed={}", "--arms", "on,all_miss"), "--arms"),
+    ],
+)
+def test_a_flag_that_would_change_nothing_is_refused_and_the_message_says_so(
+    flags: tuple[str, ...], needed: str, ran: list[RunConfig], tmp_path: Path
 ) -> None:
     told = tmp_path / "message"
-    flags = ["--arrival", "uniform", "--termination-message", str(told)]
-    assert main(["bench", "multi-turn", URL, *flags]) == 2
-    assert not ran and "--rate" in json.loads(told.read_text())["message"]
+    assert main(["bench", "multi-turn", URL, *flags, "--termination-message", str(told)]) == 2
+    assert not ran
+    message = json.loads(told.read_text())["message"]
+    assert flags[0] in message and needed in message

@@ -234,6 +234,9 @@ def _config(args: argparse.Namespace, outlets: Outlets) -> RunConfig:
 
     if args.arrival != "poisson" and not args.rates:
         raise ConfigError(f"--arrival {args.arrival} is of an open loop: give --rate too")
+    unused = [arm for arm, _ in args.arm_body if args.arms is not None and arm not in args.arms]
+    if unused:
+        raise ConfigError(f"--arm-body {unused[0]}=...: {unused[0]} is none of --arms")
     return RunConfig(
         url=args.url,
         model=args.model,
