@@ -130,7 +130,7 @@ def test_a_segment_is_over_before_the_next_begins_and_its_listener_hears_all() -
     assert notes.said == ["began on", *each, "ended on", "began all_miss", *each, "ended all_miss"]
     first, second = driven.segments
     assert 0 <= first.began_at < first.ended_at
-    assert second.began_at >= first.ended_at + 0.05
+    assert second.began_at >= first.ended_at + 0.045  # timers may be early by their resolution
     assert [one.arm for one in driven.samples] == ["on", "all_miss"]
     assert all(0 <= one.sent_at <= one.ended_at <= driven.duration_s for one in driven.samples)
 
