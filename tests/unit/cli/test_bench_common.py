@@ -144,6 +144,7 @@ def test_bodies_of_one_arm_given_apart_are_sent_together(ran: list[RunConfig]) -
     ("flags", "needed"),
     [
         (("--arrival", "uniform"), "--rate"),
+        (("--no-samples",), "--json"),
         (("--arm-body", "bypassed={}", "--arms", "on,all_miss"), "--arms"),
     ],
 )

@@ -89,7 +89,7 @@ def _add_server_flags(group: argparse._ArgumentGroup) -> None:
         type=flag_types.json_object,
         default={},
         metavar="JSON",
-        help="fields of every request beside or instead of the usual ones",
+        help="fields of every request beside or instead of the usual ones; or @FILE",
     )
     flag(
         "--drop-field",
@@ -166,13 +166,13 @@ def _add_arm_flags(group: argparse._ArgumentGroup) -> None:
         "--slo-ttft-ms",
         type=flag_types.positive_float,
         metavar="MS",
-        help="goodput: of the first token",
+        help="goodput: the first token within it",
     )
     flag(
         "--slo-tpot-ms",
         type=flag_types.positive_float,
         metavar="MS",
-        help="goodput: of a later token",
+        help="and later tokens on average",
     )
     flag(
         "--gpu-hour-price",
@@ -195,7 +195,7 @@ def _add_report_flags(group: argparse._ArgumentGroup) -> None:
     flag("--title", metavar="TEXT", help="of the report")
     flag("--hardware", metavar="TEXT", help="what the server runs on; unset: this machine")
     flag("--json", type=Path, metavar="FILE", help="write everything measured here")
-    flag("--no-samples", action="store_true", help="leave single requests out of the JSON")
+    flag("--no-samples", action="store_true", help="leave single requests out of --json")
     flag("--html", type=Path, metavar="FILE", help="write the report as one page")
     flag(
         "--termination-message",
@@ -234,6 +234,8 @@ def _config(args: argparse.Namespace, outlets: Outlets) -> RunConfig:
 
     if args.arrival != "poisson" and not args.rates:
         raise ConfigError(f"--arrival {args.arrival} is of an open loop: give --rate too")
+    if args.no_samples and args.json is None:
+        raise ConfigError("--no-samples leaves requests out of --json FILE: give that too")
     unused = [arm for arm, _ in args.arm_body if args.arms is not None and arm not in args.arms]
     if unused:
         raise ConfigError(f"--arm-body {unused[0]}=...: {unused[0]} is none of --arms")
