@@ -29,13 +29,12 @@ from kvloop.benchmark.results.document import Report
 from kvloop.benchmark.results.goodput import Objectives
 from kvloop.benchmark.results.tables import show
 from kvloop.benchmark.schedule import plan_segments
+from kvloop.benchmark.terminal import new_console
 from kvloop.benchmark.workloads.plan import Workload
 from kvloop.shared_cache.errors import ConfigError, KVLoopError
 
 MakeWorkload = Callable[[ServedModel], Workload]
 """For loads that are cut to the model."""
-
-_LOG_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +89,6 @@ def run_bench(config: RunConfig, workload: Workload | MakeWorkload) -> int:
     if isinstance(outcome, RunFailure):
         raise (ConfigError if status == 2 else KVLoopError)(outcome.message)
     return status
-
-
-def new_console() -> Console:
-    """The tables need 100 columns: a log, which has no width, gets them."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_LOG_WIDTH)
 
 
 def _complain(console: Console, words: str) -> None:

@@ -28,12 +28,12 @@ def base() -> Report:
     return make_report(1, arms=("on", "bypassed"), conversations=8, turns=2)
 
 
-def run(folder: Path, a: Report, b: Report, **flags: object) -> tuple[int, str]:
+def run(folder: Path, a: Report, b: Report, width: int = 100, **flags: object) -> tuple[int, str]:
     write_json(a, folder / "old.json")
     write_json(b, folder / "new.json")
     config = CompareConfig(a=folder / "old.json", b=folder / "new.json", **flags)  # type: ignore[arg-type]
     out = io.StringIO()
-    status = run_compare(config, Console(file=out, width=100, highlight=False))
+    status = run_compare(config, Console(file=out, width=width, highlight=False))
     return status, out.getvalue()
 
 
@@ -68,11 +68,22 @@ def test_names_that_were_given_head_the_columns(tmp_path: Path) -> None:
     assert "before" in head and "after" in head
 
 
-def test_tables_are_at_most_100_columns_wide_and_no_number_is_broken(tmp_path: Path) -> None:
-    _, text = run(tmp_path, base(), slower(base()), names=("a-rather-long-server-name", "b" * 40))
-    rows = [line for line in text.splitlines() if line.startswith("│")]
-    assert rows and all(len(line) <= 100 for line in rows)
-    assert any("ttft_mean" in line and " to " in line for line in rows)
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_verdict_stands_beside_its_numbers_and_none_is_cut(tmp_path: Path, width: int) -> None:
+    names = ("a-rather-long-server-name", "b" * 40)
+    _, text = run(tmp_path, base(), slower(base()), width=width, names=names)
+    (line, *_) = [line for line in text.splitlines() if line.startswith(" ttft_mean ")]
+    assert line.split()[3:] == ["2.000x", "2.000", "to", "2.000", "regression"]
+    tables = [line for line in text.splitlines() if line.startswith(" ")]
+    assert max(map(len, tables)) <= width
+    assert not any("…" in line for line in tables if "metric" not in line)
+
+
+def test_why_there_is_no_interval_is_told_once(tmp_path: Path) -> None:
+    few = make_report(1, arms=("on",), conversations=4, turns=2)
+    _, text = run(tmp_path, few, few)
+    assert text.count("4 conversations, 5 are needed") == 1
+    assert "on: no interval for " in text
 
 
 def test_each_regression_is_a_line_with_values_interval_and_tolerance(tmp_path: Path) -> None:

@@ -150,12 +150,25 @@ def test_a_failure_is_shown_with_its_kind_place_and_message() -> None:
         {"fail_share": 1.0, "conversations": 5},
     ],
 )
-def test_tables_fit_into_a_hundred_columns_uncut(shape: dict[str, object]) -> None:
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_tables_fit_into_the_terminal_uncut(shape: dict[str, object], width: int) -> None:
     report = make_report(seed=1, **shape)
-    lines = text_of(report, width=100).splitlines()
+    lines = text_of(report, width).splitlines()[1:]
     tables = lines[: next(n for n, line in enumerate(lines) if " requests in " in line)]
-    assert max(map(len, tables)) <= 100
+    assert max(map(len, tables)) <= width
     assert not any("…" in line for line in tables)
+
+
+def test_columns_without_room_go_on_below_beside_the_rows_names() -> None:
+    heads = [line.split() for line in text_of(make_report(seed=1), 60).splitlines()]
+    assert ["turn", "requests", "prompt", "tokens", "possible", "on", "bypassed"] in heads
+    assert ["turn", "l3_only", "all_miss"] in heads
+
+
+def test_each_step_of_a_sweep_is_a_row_with_its_arm_and_rate() -> None:
+    text = text_of(make_report(seed=1, rates=(2.0, 4.0), arms=("on", "bypassed")))
+    for words in ("on at 2/s", "bypassed at 2/s", "on at 4/s", "bypassed at 4/s"):
+        assert words in text
 
 
 def test_every_arm_is_shown_with_its_times_hits_and_tiers() -> None:

@@ -1,15 +1,20 @@
-"""A comparison for the terminal, 100 columns wide."""
+"""A comparison for the terminal."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from kvloop.benchmark.compare.comparison import Comparison, Row, Side, Verdict
+from kvloop.benchmark.terminal import FittedTable
+
+_WIDE = 100
+_LETTERS = (18, 9)
+"""Of a column's head, in `_WIDE` columns or fewer: verdicts are to stand beside the numbers."""
 
 STYLES: dict[Verdict, str] = {
     "regression": "bold red",
@@ -26,7 +31,8 @@ def show(comparison: Comparison, console: Console) -> None:
     for line in _head(comparison):
         console.print(line, markup=False, soft_wrap=True)
     for place, rows in groupby(comparison.rows, key=lambda row: row.place):
-        console.print(_table(comparison, place, list(rows)))
+        console.print(Text(f"arm {place} (times in ms, rates a second)"))
+        console.print(_table(comparison, list(rows), _LETTERS[console.width < _WIDE]))
     for line in _warnings(comparison):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     for line in _closing(comparison):
@@ -59,30 +65,49 @@ def _described(side: Side) -> str:
     return f"{side.model} at {side.url}, {side.started_at}, {side.hardware}"
 
 
-def _table(comparison: Comparison, place: str, rows: list[Row]) -> Table:
-    table = Table(title=escape(f"arm {place}"), title_justify="left")
-    table.add_column("metric", no_wrap=True)
-    for name in (comparison.a.name, comparison.b.name):
-        table.add_column(escape(name), justify="right", overflow="fold", max_width=18)
-    for head in ("B vs A", "95 %"):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    for row in rows:
-        low_high = (
-            f"{_change(row.low, row)} to {_change(row.high, row)}" if row.low is not None else "-"
+def _table(comparison: Comparison, rows: list[Row], letters: int) -> FittedTable:
+    names = (_head_of(side.name, letters) for side in (comparison.a, comparison.b))
+    cells = [
+        (
+            row.metric,
+            _number(row.a, row),
+            _number(row.b, row),
+            _change(row.change, row),
+            _interval(row),
+            row.verdict,
         )
-        told = f"{row.verdict}: {row.why}" if row.why else row.verdict
-        cells = (_amount(row.a, row), _amount(row.b, row), _change(row.change, row), low_high, told)
-        table.add_row(f"{row.metric}", *map(escape, cells), style=STYLES[row.verdict])
-    return table
+        for row in rows
+    ]
+    return FittedTable(
+        ("metric", *names, "B vs A", "95 %", "verdict"),
+        cells,
+        [STYLES[row.verdict] for row in rows],
+    )
 
 
-def _amount(value: float | None, row: Row) -> str:
+def _head_of(name: str, letters: int) -> str:
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+
+
+def _interval(row: Row) -> str:
+    if row.low is None or row.high is None:
+        return "-"
+    if row.scale == "points":
+        return f"{100 * row.low:+.1f} to {100 * row.high:+.1f}"
+    return f"{row.low:.3f} to {row.high:.3f}"
+
+
+def _number(value: float | None, row: Row) -> str:
     if value is None:
         return "-"
     if row.scale == "points":
         return f"{value:.1%}"
-    return f"{value:,.{0 if value >= 1000 else 1 if value >= 10 else 3}f} {row.unit}"
+    return f"{value:,.{0 if value >= 1000 else 1 if value >= 10 else 3}f}"
+
+
+def _amount(value: float | None, row: Row) -> str:
+    number = _number(value, row)
+    return number if value is None or row.scale == "points" else f"{number} {row.unit}"
 
 
 def _change(value: float | None, row: Row) -> str:
@@ -98,6 +123,9 @@ def _warnings(comparison: Comparison) -> Iterator[str]:
     for side, only in ((comparison.a, comparison.only_in_a), (comparison.b, comparison.only_in_b)):
         if only:
             yield f"only in {side.name}: {', '.join(only)}"
+    reasons = Counter((row.place, row.why) for row in comparison.rows if row.why)
+    for (place, why), num in reasons.items():
+        yield f"{place}: no interval for {num} of its numbers: {why}"
     if comparison.answers_different:
         yield (
             f"{comparison.answers_different} of {comparison.answers_compared} answers to the same "

@@ -1,18 +1,17 @@
-"""A report for the terminal, readable in 100 columns."""
+"""A report for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from rich import box
 from rich.console import Console, Group
-from rich.table import Table
 from rich.text import Text
 
 from kvloop.benchmark.results.claim_cells import CLAIMS_TITLE, claim_cells
 from kvloop.benchmark.results.document import ArmResult, Report, Spread, Summary
 from kvloop.benchmark.results.lines import error_lines, result_lines
 from kvloop.benchmark.sample import Sources
+from kvloop.benchmark.terminal import FittedTable
 
 MAX_TURNS = 12
 """Rows of turns; the JSON has all."""
@@ -36,17 +35,7 @@ def show(report: Report, console: Console) -> None:
 
 def _titled(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Group:
     # A table's own title is broken at the table's width.
-    return Group(Text(title), make_table(columns, rows))
-
-
-def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Numbers to the right; no wider than they need."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return Group(Text(title), FittedTable(columns, [*rows]))
 
 
 def _tables(report: Report) -> Iterator[Group]:
@@ -60,13 +49,12 @@ def _tables(report: Report) -> Iterator[Group]:
     if report.steps:
         yield _step_table(report)
     if report.claims:
-        yield Group(Text(CLAIMS_TITLE), make_table(*claim_cells(report.claims)))
+        yield _titled(CLAIMS_TITLE, *claim_cells(report.claims))
 
 
 def _latency_table(report: Report) -> Group:
     columns = (
-        "arm", "TTFT p50", "p90", "p99", "ITL p50", "p99", "TPOT p50", "p99", "whole answer p50",
-        "p99",
+        "arm", "TTFT p50", "p90", "p99", "ITL p50", "p99", "TPOT p50", "p99", "E2E p50", "p99",
     )  # fmt: skip
     rows = (
         (
@@ -78,7 +66,7 @@ def _latency_table(report: Report) -> Group:
         )
         for arm in report.arms
     )
-    return _titled("latency of all turns (ms)", columns, rows)
+    return _titled("latency of all turns (ms; E2E: whole answers)", columns, rows)
 
 
 def _cells(spread: Spread | None, *names: str) -> list[str]:
@@ -126,12 +114,12 @@ def _length_table(report: Report) -> Group:
 
 def _hit_table(report: Report) -> Group:
     arms = [arm.arm for arm in report.arms]
-    columns = ("turn", "requests", "prompt tokens", "possible", *(f"{arm} hit" for arm in arms))
+    columns = ("turn", "requests", "prompt tokens", "possible", *arms)
     rows = (
         (name, *_load_cells(each), *(_hit(summary) for summary in each))
         for name, each in _turns(report)
     )
-    title = "cached share of prompt tokens; possible: what the turn before left behind"
+    title = "cached share of prompt tokens by arm; possible: what the turn before left behind"
     return _titled(title, columns, rows)
 
 
@@ -166,13 +154,11 @@ def _source_cells(s: Sources) -> list[str]:
 
 def _step_table(report: Report) -> Group:
     columns = (
-        "offered/s", "arm", "answered/s", "output tokens/s", "TTFT p50 / p99", "TPOT p50",
-        "goodput", "lost",
+        "offered", "answered/s", "output tokens/s", "TTFT p50 / p99", "TPOT p50", "goodput", "lost",
     )  # fmt: skip
     rows = (
         (
-            "-" if step.rate is None else f"{step.rate:g}",
-            step.arm,
+            step.arm if step.rate is None else f"{step.arm} at {step.rate:g}/s",
             f"{step.rates.requests_per_s:.2f}",
             f"{step.rates.output_tokens_per_s:.1f}",
             _ttft(step.all),

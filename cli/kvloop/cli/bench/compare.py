@@ -80,9 +80,8 @@ def _names(text: str) -> tuple[str, str]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from kvloop.benchmark.compare.run import CompareConfig, run_compare
+    from kvloop.benchmark.terminal import new_console
 
     config = CompareConfig(
         a=args.a,
@@ -94,4 +93,4 @@ def _run(args: argparse.Namespace) -> int:
         allow_different_load=args.different_load,
         json_file=args.json,
     )
-    return run_compare(config, Console(highlight=False))
+    return run_compare(config, new_console())
