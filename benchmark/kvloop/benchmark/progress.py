@@ -22,6 +22,7 @@ REFRESH_PER_S = 1.0
 """Each picture takes some milliseconds of the interpreter that drives the load."""
 LINE_EVERY_S = 10.0
 MOST_ERRORS = 5
+MOST_ERRORS_OF_A_LINE = 2
 BAR = 30
 """Characters of the bar."""
 
@@ -176,22 +177,26 @@ def _median(seconds: float | None) -> str:
     return units.duration(None if seconds is None else 1000 * seconds)
 
 
-def _errors(tally: Tally) -> str:
-    shown = [f"{kind} {num}" for kind, num in tally.errors.most_common(MOST_ERRORS)]
+def _errors(tally: Tally, most: int = MOST_ERRORS) -> str:
+    shown = [f"{kind} {num}" for kind, num in tally.errors.most_common(most)]
     others = len(tally.errors) - len(shown)
     return ", ".join([*shown, f"{others} other kinds"] if others > 0 else shown)
 
 
 def _line(tally: Tally) -> str:
-    parts = [_counts(tally), _where(tally), *(_arm_words(tally, arm) for arm in tally.arms)]
+    """Of the arm under way alone: four arms would fill several lines of a log."""
+    place = _where(tally)
+    if tally.segment is not None:
+        place = f"{place}: {_arm_words(tally, tally.segment.arm)}"
+    parts = [_counts(tally), place]
     if tally.errors:
-        parts.append(f"errors: {_errors(tally)}")
+        parts.append(f"errors: {_errors(tally, MOST_ERRORS_OF_A_LINE)}")
     return "; ".join(parts).replace(units.SPACE, " ")
 
 
 def _arm_words(tally: Tally, arm: Arm) -> str:
     shown, rate = tally.arms[arm], tally.output_rate(arm)
-    words = f"{arm}: TTFT median {_median(shown.ttft_median_s)}"
+    words = f"TTFT median {_median(shown.ttft_median_s)}"
     if shown.hit_rate is not None:
         words += f", hit rate {units.share(shown.hit_rate)}"
     return words if rate is None else f"{words}, {units.digits(rate)} output tokens/s"

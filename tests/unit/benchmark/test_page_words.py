@@ -10,6 +10,7 @@ from bench_reports import make_report
 from kvloop.benchmark.page import units
 from kvloop.benchmark.page.alarms import alarms
 from kvloop.benchmark.page.verdict import judge
+from kvloop.benchmark.results.cautions import CUT_SHORT
 from kvloop.benchmark.results.document import ArmResult, Claim, DriverCost, Report, Savings
 
 SMALL = {"conversations": 8, "turns": 3}
@@ -123,7 +124,59 @@ def test_savings_come_with_their_price_and_how_they_were_counted() -> None:
     assert "saved 500 seconds of computing per 1,000 requests, 0.350 at a price of 2.50" in text
     assert "(measured)" in text
     lost = replace(saved, gpu_s=-1.0, per_1000_requests_s=-50.0)
-    assert "Reuse cost 50.0 seconds" in " ".join(judge(replace(pair(), savings=lost)).sentences)
+    (said,) = [s for s in judge(replace(pair(), savings=lost)).sentences if "computing" in s]
+    assert "saved no computing, it took 50.0 seconds of computing more per 1,000 requests" in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(None, None, "cannot be told"), (-2.0, 22.0, "may be chance"), (8.0, 12.0, None)],
+)
+def test_savings_that_may_be_chance_say_so(
+    low: float | None, high: float | None, words: str | None
+) -> None:
+    saved = Savings(
+        arm="on",
+        control="bypassed",
+        gpu_s=10.0,
+        low=low,
+        high=high,
+        per_1000_requests_s=500.0,
+        price_per_gpu_hour=None,
+        price_per_1000_requests=None,
+        how="measured",
+    )
+    (said,) = [s for s in judge(replace(pair(), savings=saved)).sentences if "computing" in s]
+    assert (words in said) if words else ("requests (measured)" in said)
+
+
+def test_a_late_end_of_the_answers_stands_beside_a_sooner_first_token() -> None:
+    sooner = with_claim(value=0.5, low=0.4, high=0.6).claims[0]
+    late = replace(sooner, name="e2e", value=2.0, low=1.8, high=2.2)
+    verdict = judge(replace(pair(), claims=(sooner, late)))
+    assert "2.00 x sooner" in verdict.headline
+    (said,) = [s for s in verdict.sentences if "end of an answer" in s]
+    assert "2.00 x later (95 % between 1.80 and 2.20" in said
+
+
+def test_other_pairs_claims_are_listed_with_their_conversations_the_headlines_is_not() -> None:
+    main = replace(with_claim(value=0.5, low=0.4, high=0.6).claims[0], words="the main one")
+    other = replace(main, control="all_miss", num_conversations=2, words="sooner than all miss")
+    claims = judge(replace(pair(), claims=(main, other))).claims
+    assert claims == ("Sooner than all miss (from 2 conversations).",)
+
+
+def test_tiles_show_the_control_beside_each_number_that_it_has() -> None:
+    bypassed = pair().arms[1]
+    assert bypassed.later_turns.ttft_ms and bypassed.goodput
+    details = {tile.label: tile.detail for tile in judge(pair()).tiles}
+    for label, value in (
+        ("first token of later turns", units.duration(bypassed.later_turns.ttft_ms.p50)),
+        ("output tokens a second", units.digits(bypassed.rates.output_tokens_per_s)),
+        ("requests within the objective", units.share(bypassed.goodput.share)),
+    ):
+        assert details[label].endswith(f"; {value} without reuse")
+    assert not any("without reuse" in tile.detail for tile in judge(alone()).tiles)
 
 
 def test_equal_answers_are_told_and_different_ones_are_a_problem() -> None:
@@ -154,7 +207,7 @@ def test_failures_are_counted_by_kind_and_arm() -> None:
     (alarm, *_) = alarms(replace(pair(), arms=arms))
     assert alarm.level == "bad"
     assert (
-        alarm.words == "In the arm “cache on” 3 of 24 requests failed (http_429 2 x, connect 1 x)."
+        alarm.words == "In the arm “cache on”, of 24 requests 3 failed (http_429 2 x, connect 1 x)."
     )
 
 
@@ -167,6 +220,12 @@ def test_requests_that_were_not_sent_are_told() -> None:
 def test_a_run_that_was_cut_short_says_so_first() -> None:
     (alarm, *_) = alarms(replace(pair(), is_cut_short=True))
     assert alarm.level == "bad" and "cut short" in alarm.words
+
+
+def test_a_run_that_was_cut_short_says_so_once() -> None:
+    report = replace(pair(), is_cut_short=True, warnings=(CUT_SHORT, "SIGTERM ended the run early"))
+    words = [alarm.words for alarm in alarms(report)]
+    assert len(words) == 2 and "cut short" in words[0]
 
 
 def test_the_reports_warnings_are_shown_and_those_that_shout_are_problems() -> None:

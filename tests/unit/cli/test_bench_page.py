@@ -32,6 +32,15 @@ def test_what_is_no_report_is_refused_by_name(
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_page_never_replaces_its_own_report(
+    report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = report.read_bytes()
+    assert main(["bench", "page", str(report), str(report)]) == 2
+    assert "report.json: is the report itself" in capsys.readouterr().err
+    assert report.read_bytes() == before
+
+
 def test_a_page_that_cannot_be_written_is_told(
     report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvloop.benchmark.page import looks, units
+from kvloop.benchmark.results import cautions
 from kvloop.benchmark.results.document import ArmResult, Report
 
 
@@ -27,7 +28,10 @@ def alarms(report: Report) -> list[Alarm]:
 
 def _bad(report: Report) -> Iterator[str]:
     if report.is_cut_short:
-        yield "The run was cut short: it ended before its load did. Its numbers are of a part."
+        yield (
+            "The run was cut short: its numbers are of a part of its load, and its arms may have "
+            "held different conversations."
+        )
     for arm in report.arms:
         if arm.counts.failed or arm.counts.not_sent:
             yield _failed(arm)
@@ -41,23 +45,20 @@ def _bad(report: Report) -> Iterator[str]:
 def _failed(arm: ArmResult) -> str:
     counts = arm.counts
     kinds = ", ".join(f"{kind} {units.count(num)} x" for kind, num in arm.errors.items())
-    parts = [f"In the arm “{looks.NAMES[arm.arm]}” "]
+    parts = []
     if counts.failed:
-        parts.append(
-            f"{units.count(counts.failed)} of {units.count(counts.planned)} requests failed"
-            f"{f' ({kinds})' if kinds else ''}"
-        )
+        parts.append(f"{units.count(counts.failed)} failed{f' ({kinds})' if kinds else ''}")
     if counts.not_sent:
-        start = "; " if counts.failed else ""
         parts.append(
-            f"{start}{units.count(counts.not_sent)} were not sent, because an earlier turn failed "
-            "or the run ended"
+            f"{units.count(counts.not_sent)} were not sent or not answered, because an earlier "
+            "turn failed or the run ended"
         )
-    return "".join(parts) + "."
+    planned = units.count(counts.planned, "request")
+    return f"In the arm “{looks.NAMES[arm.arm]}”, of {planned} {' and '.join(parts)}."
 
 
 def _warnings(report: Report) -> Iterator[str]:
-    yield from report.warnings
+    yield from (words for words in report.warnings if words != cautions.CUT_SHORT)
     driver = report.driver
     if driver is None or not driver.is_bottleneck:
         return

@@ -168,7 +168,9 @@ def _savings(report: Report) -> Table:
             ("price saved per 1,000 requests", _optional(s.price_per_1000_requests)),
             ("how it was counted", s.how),
         ]
-    return Table(title="What reuse saved", head=("what", "value"), rows=tuple(rows), wordy=(0, 1))
+    note = "Below 0: the arm took more than its control." if s and s.gpu_s < 0 else None
+    head = ("what", "value")
+    return Table(title="What reuse saved", head=head, rows=tuple(rows), wordy=(0, 1), note=note)
 
 
 def _interval(low: float | None, high: float | None, places: int = 1) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kvloop.benchmark.arms import Arm
@@ -30,7 +30,7 @@ class Verdict:
     sentences: tuple[str, ...]
     tiles: tuple[Tile, ...]
     claims: tuple[str, ...]
-    """What each arm was against its control, later turns' first tokens."""
+    """What each other arm was against its control, later turns' first tokens."""
 
 
 def judge(report: Report) -> Verdict:
@@ -39,7 +39,7 @@ def judge(report: Report) -> Verdict:
         headline=_headline(report),
         sentences=tuple(_sentences(report)),
         tiles=tuple(_tiles(report)),
-        claims=tuple(c.words[:1].upper() + c.words[1:] for c in report.claims if c.name == CLAIM),
+        claims=tuple(_claims(report)),
     )
 
 
@@ -84,9 +84,20 @@ def _headline(report: Report) -> str:
     )
 
 
-def _claim(report: Report, arm: Arm, control: Arm) -> Claim | None:
+def _claim(report: Report, arm: Arm, control: Arm, name: str = CLAIM) -> Claim | None:
     names = (c for c in report.claims if c.arm == arm and c.control == control)
-    return next((c for c in names if c.name == CLAIM), None)
+    return next((c for c in names if c.name == name), None)
+
+
+def _claims(report: Report) -> Iterator[str]:
+    """All but the headline's."""
+    arm = main_arm(report)
+    control = control_of(report, arm) if arm else None
+    told = _claim(report, arm.arm, control.arm) if arm and control else None
+    for claim in report.claims:
+        if claim.name == CLAIM and claim is not told:
+            held = units.count(claim.num_conversations, "conversation")
+            yield f"{claim.words[:1].upper()}{claim.words[1:]} (from {held})."
 
 
 def _is_whole(arm: ArmResult) -> bool:
@@ -114,6 +125,7 @@ def _sentences(report: Report) -> Iterator[str]:
     arm = main_arm(report)
     if arm is not None:
         yield _hits(report, arm)
+        yield from _whole_answers(report, arm)
     if report.savings is not None:
         yield _saved(report.savings)
     if report.answers_compared and not report.answers_different:
@@ -130,6 +142,15 @@ def _answered(report: Report) -> str:
     took = units.duration(1000 * report.duration_s)
     num = "All" if completed == planned else f"{units.count(completed)} of"
     return f"{num} {units.count(planned)} requests of {arms} were answered, within {took}."
+
+
+def _whole_answers(report: Report, arm: ArmResult) -> Iterator[str]:
+    """A sooner first token may be paid for by the tokens after it."""
+    control = control_of(report, arm)
+    claim = _claim(report, arm.arm, control.arm, "e2e") if control else None
+    if control is not None and claim is not None:
+        much = _how_much(claim, _is_whole(arm) and _is_whole(control))
+        yield f"The end of an answer (median over all turns): {much}."
 
 
 def _hits(report: Report, arm: ArmResult) -> str:
@@ -151,32 +172,40 @@ def _hits(report: Report, arm: ArmResult) -> str:
 
 
 def _saved(savings: Savings) -> str:
-    kind = "saved" if savings.gpu_s >= 0 else "cost"
-    price = ""
+    is_saved = savings.gpu_s >= 0
+    took = f"{units.digits(abs(savings.per_1000_requests_s))} seconds of computing"
+    cost = ""
     if savings.price_per_1000_requests is not None:
-        price = (
+        cost = (
             f", {units.digits(abs(savings.price_per_1000_requests))} at a price of "
             f"{units.digits(savings.price_per_gpu_hour or 0)} an hour"
         )
-    return (
-        f"Reuse {kind} {units.digits(abs(savings.per_1000_requests_s))} seconds of computing per "
-        f"1,000 requests{price} ({savings.how})."
+    words = (
+        f"Reuse saved {took} per 1,000 requests"
+        if is_saved
+        else f"Reuse saved no computing, it took {took} more per 1,000 requests"
     )
+    return f"{words}{cost}{_surely(savings)} ({savings.how})."
+
+
+def _surely(savings: Savings) -> str:
+    if savings.low is None or savings.high is None:
+        return "; how sure that is cannot be told"
+    if savings.low <= 0 <= savings.high:
+        return "; that may be chance, as its 95 % interval reaches to both sides of nothing"
+    return ""
 
 
 def _tiles(report: Report) -> Iterator[Tile]:
     arm = main_arm(report)
     if arm is None:
         return
-    name = looks.NAMES[arm.arm]
+    name, control = looks.NAMES[arm.arm], control_of(report, arm)
     if (mine := arm.later_turns.ttft_ms) is not None:
-        control = control_of(report, arm)
-        spread = control.later_turns.ttft_ms if control else None
-        without = f"; {units.duration(spread.p50)} without reuse" if spread else ""
         yield Tile(
             label="first token of later turns",
             value=units.duration(mine.p50),
-            detail=f"median, {name}{without}",
+            detail=f"median, {name}" + _without(control, _first_token),
         )
     if arm.all.hit_rate is not None:
         yield Tile(
@@ -187,14 +216,26 @@ def _tiles(report: Report) -> Iterator[Tile]:
     yield Tile(
         label="output tokens a second",
         value=units.digits(arm.rates.output_tokens_per_s),
-        detail=f"{name}; {units.digits(arm.rates.requests_per_s)} requests a second",
+        detail=name + _without(control, lambda a: units.digits(a.rates.output_tokens_per_s)),
     )
     if (goodput := arm.goodput) is not None:
         yield Tile(
             label="requests within the objective",
             value=units.share(goodput.share),
-            detail=f"{name}; {objective(goodput.ttft_ms, goodput.tpot_ms)}",
+            detail=(
+                f"{name}; {objective(goodput.ttft_ms, goodput.tpot_ms)}"
+                + _without(control, lambda a: units.share(a.goodput.share if a.goodput else None))
+            ),
         )
+
+
+def _without(control: ArmResult | None, value: Callable[[ArmResult], str]) -> str:
+    return f"; {value(control)} without reuse" if control else ""
+
+
+def _first_token(arm: ArmResult) -> str:
+    spread = arm.later_turns.ttft_ms
+    return units.duration(spread.p50 if spread else None)
 
 
 def _possible(report: Report, arm: ArmResult) -> float:

@@ -21,6 +21,7 @@ MOST = 0.9
 """Of the planned requests: with fewer the load's ceiling says nothing of what was sent."""
 DRIFT = 0.2
 LATE_S = 1.0
+CUT_SHORT = "the run ended before its load did: arms may have held different conversations"
 _TEMPLATE_TOKENS = 64
 """With text every prompt may begin with the template's own words."""
 
@@ -122,7 +123,7 @@ def _failures(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
     if not run.driven.samples:
         yield "NO ANSWERS: not one request was answered"
     if run.driven.is_cut_short:
-        yield "the run ended before its load did: arms may have held different conversations"
+        yield CUT_SHORT
 
 
 def _unlike_arms(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
@@ -130,13 +131,17 @@ def _unlike_arms(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
     if len(set(lost.values())) > 1:
         each = ", ".join(f"{arm} {num}" for arm, num in lost.items())
         yield f"arms lost different numbers of requests ({each}): rates and goodput compare badly"
-    for arm, control in pairs_of(run.arms):
-        num = pair(run, arm, control).num_left_out
-        if num:
-            yield (
-                f"{num} conversations failed or ended otherwise in {arm} or {control}: left out "
-                "of what compares these two"
-            )
+    pairs = [(arm, control, pair(run, arm, control)) for arm, control in pairs_of(run.arms)]
+    left_out = [
+        f"{two.num_left_out} of {arm} against {control}"
+        for arm, control, two in pairs
+        if two.num_left_out
+    ]
+    if left_out:
+        yield (
+            "conversations that failed or ended otherwise in one arm are left out of what compares "
+            f"it with another: {', '.join(left_out)}"
+        )
     for arm_result in arms:
         if arm_result.counts.short_answers:
             yield (

@@ -30,8 +30,10 @@ def add_to(kinds: Subparsers) -> None:
 def _run(args: argparse.Namespace) -> int:
     from kvloop.benchmark.outlets.files import read_report, write_page
     from kvloop.benchmark.page.render import render_page
-    from kvloop.shared_cache.errors import KVLoopError
+    from kvloop.shared_cache.errors import ConfigError, KVLoopError
 
+    if args.page.exists() and args.page.samefile(args.report):
+        raise ConfigError(f"{args.page}: is the report itself; name another file for the page")
     page = render_page(read_report(args.report))
     try:
         write_page(page, args.page)
