@@ -24,6 +24,7 @@ BROKEN = {
     "a time below 0": (line_of(request(-1, 9)), r">= 0.*timestamp"),
     "an answer below 0": (line_of(request(1, 9, output=-1)), r">= 0.*output_length"),
     "an id below 0": (line_of(request(1, -9)), r">= 0.*hash_ids"),
+    "an id that is too large": (line_of(request(1, 10**23)), r"<= 9007199254740992.*hash_ids"),
     "a length below 0": (
         '{"timestamp": 1, "input_length": -5, "output_length": 1, "hash_ids": [9]}',
         r">= 0.*input_length",
@@ -76,7 +77,7 @@ def test_requests_come_in_time_order_and_those_of_one_moment_as_they_stand(tmp_p
 
 def test_blank_lines_are_no_broken_lines_and_are_counted_as_lines(tmp_path: Path) -> None:
     trace = read_timed_trace(write(tmp_path, "", GOOD, "  ", "{"))
-    assert "line 4: " in trace.problems.warnings[0]
+    assert "line 4: " in trace.problems.warnings[0] and trace.problems.num == 1
     assert not read_timed_trace(write(tmp_path, GOOD)).problems.warnings
 
 

@@ -169,11 +169,6 @@ def test_a_turn_that_does_not_hold_the_one_before_is_no_continuation(tmp_path: P
     assert loaded.describe()["continuations"] == 1
 
 
-def test_blank_lines_are_no_broken_ones(tmp_path: Path) -> None:
-    loaded = load(write_lines(tmp_path / "t", ["", line_of(CHATS[0]), "  ", line_of(CHATS[1]), ""]))
-    assert num_requests(loaded) == 2 and not loaded.warnings
-
-
 def test_broken_lines_are_left_out_named_in_the_report_or_end_a_strict_run(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "t", [line_of(CHATS[0]), "{", *map(line_of, CHATS[1:])])
     loaded = load(path)

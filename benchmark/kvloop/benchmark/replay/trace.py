@@ -16,8 +16,8 @@ from kvloop.shared_cache.errors import ConfigError
 PAGE_TOKENS = 512
 """Tokens that one id of the trace stands for; a prompt's last page may have fewer."""
 
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+"""What every JSON reader takes for the same number; 8 bytes of a page's key have room for it."""
 
 
 class BadLine(ValueError):
