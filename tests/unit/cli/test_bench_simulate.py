@@ -94,7 +94,7 @@ def test_each_flag_reaches_the_cluster(
     [
         ["--time-scale", "10"],
         ["--hits", "as-timed"],
-        ["--weight-dtype", "fp8", "--chunk-tokens", "8192"],
+        ["--weight-dtype", "fp8"],
         ["--chunk-tokens", "512"],
         ["--max-running-requests", "1"],
         ["--network-gbps", "1"],
