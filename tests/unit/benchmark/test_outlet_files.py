@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def test_without_samples_all_sums_are_still_there(tmp_path: Path) -> None:
     write_json(REPORT, tmp_path / "r.json", with_samples=False)
     read = read_report(tmp_path / "r.json")
     assert read.samples == () and read.arms == REPORT.arms and read.failures == REPORT.failures
+
+
+def test_a_name_that_is_no_unicode_costs_no_report(tmp_path: Path) -> None:
+    server = replace(REPORT.server, model="model \ud800")
+    odd = replace(REPORT, command="--trace /tmp/\udcff.jsonl", server=server)
+    write_json(odd, tmp_path / "r.json")
+    read = read_report(tmp_path / "r.json")
+    assert (read.command, read.server.model) == ("--trace /tmp/?.jsonl", "model ?")
+    assert read.arms == REPORT.arms and read.samples == REPORT.samples
 
 
 def test_a_file_is_replaced_at_once_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ def test_failed_requests_fail_the_run_but_not_its_reports(tmp_path: Path) -> Non
     end, first = ending(tmp_path / "end"), FAILED.failures[0]
     assert (end["phase"], end["reason"]) == ("Failed", "RequestsFailed")
     assert end["message"] == (
-        f"{len(FAILED.samples)} of 10 requests were answered, {len(FAILED.failures)} failed; "
-        f"the first: {first.kind}: {first.message}"
+        f"{len(FAILED.samples)} of 10 requests were answered, {len(FAILED.failures)} failed, "
+        f"1 not sent; the first: {first.kind}: {first.message}"
     )
 
 
@@ -106,6 +106,23 @@ def test_a_run_that_was_cut_short_has_failed_and_still_reports(tmp_path: Path) -
         "Failed",
         "CutShort",
     )
+
+
+def test_requests_that_were_not_sent_are_in_the_message(tmp_path: Path) -> None:
+    (arm,) = REPORT.arms
+    lost = replace(arm, counts=replace(arm.counts, completed=7, not_sent=3))
+    cut = replace(REPORT, arms=(lost,), is_cut_short=True)
+    published(cut, Outlets(termination_file=tmp_path / "end"))
+    assert ending(tmp_path / "end")["message"] == (
+        "7 of 10 requests were answered, 0 failed, 3 not sent"
+    )
+
+
+def test_a_name_that_is_no_unicode_costs_no_page(tmp_path: Path) -> None:
+    odd = replace(REPORT, title="odd \ud800")
+    outlets = Outlets(json_file=tmp_path / "r.json", page_file=tmp_path / "r.html")
+    assert published(odd, outlets) == (0, [])
+    assert (tmp_path / "r.html").read_text() == "<html>odd ?</html>"
 
 
 @pytest.mark.parametrize("status", [1, 2])

@@ -72,8 +72,28 @@ def test_each_arm_has_its_counts_rates_times_and_hits_by_tier() -> None:
         assert said["later_turns"]["hit_rate"] == close(later.hit_rate)
         assert said["later_turns"]["reusable_rate"] == close(later.reusable_rate)
         tiers = said["later_turns"]["hit_rate_by_tier"]
-        for name in ("device", "host", "storage", "storage_by_prefill", "storage_by_decode"):
+        for name in (
+            "transfer_skipped",
+            "device",
+            "host",
+            "storage",
+            "storage_by_prefill",
+            "storage_by_decode",
+        ):
             assert tiers[name] == close(getattr(later.sources, name) / later.prompt_tokens)
+
+
+def test_the_tiers_together_are_the_hits_also_of_what_the_decode_node_kept() -> None:
+    (arm, *others) = REPORT.arms
+    assert arm.all.sources
+    kept = replace(arm.all.sources, transfer_skipped=arm.all.sources.device + 9, device=0)
+    total = kept.transfer_skipped + kept.host + kept.storage
+    changed = replace(arm.all, sources=kept, hit_rate=total / arm.all.prompt_tokens)
+    report = replace(REPORT, arms=(replace(arm, all=changed), *others), claims=())
+    said = read(report)["arms"]["on"]["all_requests"]
+    tiers = said["hit_rate_by_tier"]
+    places = ("transfer_skipped", "device", "host", "storage")
+    assert sum(tiers[name] for name in places) == pytest.approx(said["hit_rate"], rel=1e-3)
 
 
 def test_claims_and_savings_are_there_with_their_intervals() -> None:

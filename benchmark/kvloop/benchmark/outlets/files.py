@@ -16,8 +16,22 @@ from kvloop.shared_cache.errors import ConfigError
 def to_json(report: Report, *, with_samples: bool = True, indent: int = 1) -> bytes:
     """The document; `with_samples=False` leaves the single requests out, all sums stay."""
     kept = report if with_samples else replace(report, samples=())
-    encoded = msgspec.json.encode(kept)
+    try:
+        encoded = msgspec.json.encode(kept)
+    except UnicodeEncodeError:  # a model's or a file's name need not be UTF-8
+        encoded = msgspec.json.encode(_readable(msgspec.to_builtins(kept)))
     return (msgspec.json.format(encoded, indent=indent) if indent else encoded) + b"\n"
+
+
+def _readable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case dict():
+            return {_readable(key): _readable(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_readable(part) for part in value]
+    return value
 
 
 def write_json(report: Report, path: Path, *, with_samples: bool = True) -> None:

@@ -106,8 +106,12 @@ def _write_report(
 
 def _rendered(report: Report, render: Render) -> tuple[list[str], str]:
     pages: list[str] = []
-    faults = list(_tried("--html", lambda: pages.append(render(report))))
+    faults = list(_tried("--html", lambda: pages.append(_utf8(render(report)))))
     return faults, "".join(pages)
+
+
+def _utf8(page: str) -> str:
+    return page.encode(errors="replace").decode()
 
 
 def _tried(outlet: str, write: Callable[[], object]) -> Iterator[str]:
@@ -133,7 +137,9 @@ def _ending(outcome: Report | RunFailure) -> tuple[Ending, int]:
         reason = "RequestsFailed"
     else:
         return Ending(phase="Succeeded", reason="Completed", message=_claim(outcome)), 0
+    not_sent = sum(arm.counts.not_sent for arm in outcome.arms)
     words = f"{completed} of {planned} requests were answered, {len(outcome.failures)} failed"
+    words += f", {not_sent} not sent" if not_sent else ""
     return Ending(phase="Failed", reason=reason, message=words + _first(outcome)), 1
 
 

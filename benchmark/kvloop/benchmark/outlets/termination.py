@@ -154,7 +154,9 @@ def _summary(summary: Summary) -> dict[str, Any]:
 def _tiers(summary: Summary) -> dict[str, float | None] | None:
     if summary.sources is None or not summary.prompt_tokens:
         return None
-    names = ("device", "host", "storage", "storage_by_prefill", "storage_by_decode")
+    names = (
+        "transfer_skipped", "device", "host", "storage", "storage_by_prefill", "storage_by_decode",
+    )  # fmt: skip
     return {
         name: _rounded(getattr(summary.sources, name) / summary.prompt_tokens) for name in names
     }
