@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 from kvloop.benchmark.arms import Arm, Segment
@@ -20,6 +21,8 @@ _TIMEOUT_S = 5.0
 _MAX_BYTES = 8 << 20
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Nodes are asked directly, as the router does."""
+_UNREADABLE = (OSError, ValueError, HTTPException)
+"""No answer, one that is no text or no JSON, one that is no HTTP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +93,7 @@ class NodeSeconds:
     def _read_one(self, url: str) -> float | None:
         try:
             found = _STEP_SECONDS.findall(_get(url).decode())
-        except (OSError, ValueError) as error:
+        except _UNREADABLE as error:
             self._problems[f"cannot read {url}: {error}"] = None
             return None
         if not found:
@@ -103,7 +106,7 @@ def find_metrics(server_url: str) -> tuple[str, ...]:
     """Of the nodes that a kvloop router names in /server_info; nothing from any other server."""
     try:
         info = json.loads(_get(f"{server_url.rstrip('/')}/server_info"))
-    except (OSError, ValueError):
+    except _UNREADABLE:
         return ()
     nodes = info.get("nodes") if isinstance(info, dict) else None
     return tuple(_metrics_of(nodes)) if isinstance(nodes, list) else ()

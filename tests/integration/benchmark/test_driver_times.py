@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 
 import pytest
 from driving import Notes, Talk, hold, sample_of, segment, turns
 from stub_process import running_stub
 
+from kvloop.benchmark.arms import Segment
 from kvloop.benchmark.driver.api import ServedModel, find_model, open_session
 from kvloop.benchmark.workloads.plan import Conversation, Turn
 from kvloop.shared_cache.errors import ConfigError
@@ -50,6 +52,19 @@ def test_a_segments_rate_spreads_first_turns_and_a_full_house_makes_them_late() 
     assert spread.segments[0].rate == 10.0
     assert sample_of(full, 4, 1).late_s >= 4 * 0.3 - 4 * 0.1 - 5 * _CLOCK_S
     assert full.cost.most_streams == 1
+
+
+def test_what_listeners_take_between_segments_is_no_lag_of_the_drivers() -> None:
+    class Slow(Notes):
+        def began(self, segment: Segment) -> None:
+            time.sleep(1)
+
+        def ended(self, result: object) -> None:
+            time.sleep(1)
+
+    with running_stub() as stub:
+        driven = hold(stub.url, Talk(conversations=[turns(1)]), listener=Slow())
+    assert driven.cost.lag_ms is None or driven.cost.lag_ms.max < 800
 
 
 def test_one_process_holds_500_streams() -> None:

@@ -210,6 +210,13 @@ def test_the_output_rate_is_over_the_segments_seconds_with_an_interval_over_roun
     )
 
 
+def test_one_round_is_no_rounds() -> None:
+    run = run_of(held("on", fast), held("bypassed", slow))
+    assert "(2 rounds: too few" in claim(run, "output_rate").words
+    every = [replace(each, round=0) for each in run.samples]
+    assert "(1 round: too few" in claim(replace(run, samples=every, rounds=1), "output_rate").words
+
+
 def test_a_run_without_answers_claims_nothing() -> None:
     run = MadeRun(failures=[failure("on"), failure("bypassed")])
     assert claims(run.data) == ()

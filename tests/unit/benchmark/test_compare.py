@@ -213,6 +213,16 @@ def test_that_nothing_was_answered_is_a_regression_however_few_there_were() -> N
     assert [r.metric for r in comparison.of("regression")] == ["error_share"]
 
 
+def test_that_nothing_was_even_sent_is_a_regression() -> None:
+    arms = tuple(
+        replace(arm, counts=replace(arm.counts, completed=0, not_sent=arm.counts.planned))
+        for arm in report().arms
+    )
+    cut = replace(report(), arms=arms, samples=(), is_cut_short=True)
+    assert row(compared(report(), cut), "error_share").verdict == "regression"
+    assert not compared(cut, cut).has_regressed and not compared(cut, report()).has_regressed
+
+
 def test_fewer_than_five_conversations_tell_nothing() -> None:
     base = report(conversations=4)
     comparison = compared(base, slower(base, 3.0))
@@ -251,6 +261,17 @@ def test_branches_are_drawn_with_the_conversation_they_began_in() -> None:
 def test_a_server_that_reports_no_hits_has_no_hit_rate_to_compare() -> None:
     comparison = compared(report(), report(has_hits=False, has_sources=False))
     assert not {r.metric for r in comparison.rows} & {"hit_rate", "hit_rate_later"}
+
+
+def test_which_server_does_not_tell_its_hits_is_said() -> None:
+    def lines(a: Report, b: Report) -> list[str]:
+        said = compared(a, b, names=("kvloop", "vllm")).warnings
+        return [line for line in said if "hit rates are left out" in line]
+
+    other = report(has_hits=False, has_sources=False)
+    (line,) = lines(report(), other)
+    assert line.startswith("on: hit rates are left out: vllm does not report cached tokens")
+    assert lines(report(), report()) == lines(other, other) == []
 
 
 def test_a_lower_hit_rate_is_a_regression_in_points() -> None:

@@ -110,3 +110,13 @@ async def test_a_blocked_loop_is_seen() -> None:
     assert spread is not None and spread.max >= 180
     # two thirds of the time the loop was blocked: half of all that came waited for long
     assert spread.p50 >= 20
+
+
+async def test_what_blocks_the_loop_in_a_pause_is_no_lag() -> None:
+    with LagMonitor() as monitor:
+        await asyncio.sleep(0.05)
+        with monitor.paused():
+            time.sleep(0.5)
+        await asyncio.sleep(0.05)
+    spread = monitor.lags.spread()
+    assert spread is not None and spread.max < 400

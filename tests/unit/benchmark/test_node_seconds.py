@@ -1,6 +1,7 @@
 """Seconds of computing, from nodes that are asked over HTTP."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -97,6 +98,26 @@ def test_metrics_of_something_else_are_named(nodes: Nodes) -> None:
     probe = NodeSeconds(nodes.metrics("other"))
     probe.began(BEGUN)
     assert "has no kvloop_step_seconds" in probe.problems[0]
+
+
+def test_what_speaks_no_http_is_named_and_does_not_end_the_run() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        def answer() -> None:
+            for _ in range(2):
+                peer, _ = listening.accept()
+                with peer:
+                    peer.recv(1000)
+                    peer.sendall(b"SSH-2.0\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        probe = NodeSeconds([f"{url}/metrics"])
+        probe.began(BEGUN)
+        assert find_metrics(url) == ()
+        thread.join()
+    assert "cannot read" in probe.problems[0]
 
 
 def test_without_nodes_nothing_is_asked_nor_complained_about() -> None:

@@ -1,6 +1,7 @@
 """The report counts everything once, and can be read in a terminal."""
 
 import io
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -195,6 +196,21 @@ def test_the_claim_is_a_sentence_and_the_ceiling_stands_beside_the_hits() -> Non
     assert "saved: " in text and " at 2.5 an hour; estimated from TTFT" in text
     assert "kept TTFT within 500 ms" in text
     assert "answers: 0 of 120 were not the same in every arm" in text
+
+
+def test_what_reuse_lost_is_not_called_saved() -> None:
+    report = make_report(seed=1)
+    assert report.savings is not None
+    savings = replace(report.savings, gpu_s=-6.0, low=-8.0, high=1.0, per_1000_requests_s=-50.0)
+    (line,) = [
+        line
+        for line in text_of(replace(report, savings=savings)).splitlines()
+        if " GPU seconds against " in line
+    ]
+    assert line.startswith(
+        "lost: 6.0 GPU seconds against bypassed (95 %: -1.0 to 8.0; may be no difference); "
+        "50.0 s a 1,000 requests"
+    )
 
 
 def test_waiting_for_a_place_among_those_in_flight_is_told() -> None:

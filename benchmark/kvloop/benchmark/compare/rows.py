@@ -28,7 +28,7 @@ def _rows(a: Track, b: Track, is_paired: bool, tolerances: Tolerances) -> Iterat
         theirs = {metric.name: metric for metric in metrics_b}
         for metric in metrics_a:
             if metric.name in theirs:
-                yield _row(a, metric, theirs[metric.name], is_paired, tolerances)
+                yield _row(a, b, metric, theirs[metric.name], is_paired, tolerances)
 
 
 def _answers_of(a: Track, b: Track, is_paired: bool) -> tuple[Iterable[Metric], Iterable[Metric]]:
@@ -50,13 +50,15 @@ def _turns(track: Track, units: Sequence[int]) -> set[int]:
     return {turn for unit in units for _, turn in track.turns(unit)}
 
 
-def _row(a: Track, ours: Metric, theirs: Metric, is_paired: bool, tolerances: Tolerances) -> Row:
+def _row(
+    a: Track, b: Track, ours: Metric, theirs: Metric, is_paired: bool, tolerances: Tolerances
+) -> Row:
     change_of = ratio if ours.scale == "ratio" else difference
     change = change_of(theirs.statistic, ours.statistic, is_paired=is_paired)
     tolerance = tolerances.of(ours.name)
     values = _value(ours), _value(theirs)
-    is_all_lost = ours.name == "error_share" and values[1] == 1.0 and values[0] != 1.0
-    # That nothing was answered needs no interval.
+    # That nothing was answered, or even sent, needs no interval.
+    is_all_lost = ours.name == "error_share" and bool(a.samples) and not b.samples
     verdict: Verdict = (
         "regression" if is_all_lost else judge(change, ours.better, ours.scale, tolerance)
     )

@@ -27,3 +27,14 @@ def warnings(
     for track, other in pairs:
         if not have_one_goal(track, other):
             yield f"{track.name}: goodput is left out: the objectives are not the same"
+        silent = [name for name, one in zip(names, (track, other), strict=True) if _hides_hits(one)]
+        if len(silent) == 1:
+            yield (
+                f"{track.name}: hit rates are left out: {silent[0]} does not report cached tokens "
+                "of every answer"
+            )
+
+
+def _hides_hits(track: Track) -> bool:
+    """Whether there is an answer of which nobody knows what it hit."""
+    return any(s.cached_tokens is None for each in track.samples.values() for s in each)

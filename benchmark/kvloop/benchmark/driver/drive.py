@@ -58,7 +58,8 @@ async def _drive(
 ) -> Driven:
     heads = new_heads(workload.say(-1, 1).ids)
     name = await warm_up(http, target, workload, segments, options, heads)
-    run = _Run(listener=listener)
+    lag = LagMonitor()
+    run = _Run(listener=listener, lag=lag)
     watch = ServerWatch(http, target.url, options, run.cut_short)
     gate = Gate(http, target, options, run.listener, watch)
     course = Course(
@@ -71,7 +72,7 @@ async def _drive(
         on_outcome=run.take,
         start=run.start,
     )
-    lag, cpu_s, waited_s = LagMonitor(), time.process_time(), core_wait_s()
+    cpu_s, waited_s = time.process_time(), core_wait_s()
 
     def interrupt(signal: str) -> None:
         run.cut_short(f"{signal} ended the run early")
@@ -102,6 +103,7 @@ class _Run:
     """What has been measured so far."""
 
     listener: Listener
+    lag: LagMonitor
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     start: float = field(default_factory=time.monotonic)
     samples: list[Sample] = field(default_factory=list)
@@ -140,7 +142,8 @@ class _Run:
             await self._hold_one(course, segment)
 
     async def _hold_one(self, course: Course, segment: Segment) -> None:
-        self.listener.began(segment)
+        with self.lag.paused():
+            self.listener.began(segment)
         began_at = time.monotonic() - self.start
         try:
             await Holder(course, segment).hold()
@@ -154,7 +157,8 @@ class _Run:
                 ended_at=time.monotonic() - self.start,
             )
             self.segments.append(result)
-            self.listener.ended(result)
+            with self.lag.paused():
+                self.listener.ended(result)
 
 
 def _name_of(samples: Sequence[Sample]) -> str:

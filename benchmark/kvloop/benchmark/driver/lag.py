@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -75,6 +77,18 @@ class LagMonitor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While others may block the loop: what they take is no lag of the load's."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._ask()
+
+    def _stop(self) -> None:
         assert self._timer is not None
         self._timer.cancel()
 

@@ -149,12 +149,16 @@ def _words(both: Pair, measure: _Measure, middle: str, interval: Interval) -> st
 
 def _rate_words(both: Pair, interval: Interval) -> str:
     is_lower = interval.value < 1
-    times = _times(interval, is_inverted=is_lower, over=f" over {interval.num_units} rounds")
+    times = _times(interval, is_inverted=is_lower, over=f" over {_rounds(interval.num_units)}")
     return (
         f"{_CIRCUMSTANCES[both.arm]}the server gives {times[0]} x "
         f"{'fewer' if is_lower else 'more'} output tokens a second{times[1]} "
         f"than {_CONTROLS[both.control]}"
     )
+
+
+def _rounds(num: int) -> str:
+    return "1 round" if num == 1 else f"{num} rounds"
 
 
 def _times(interval: Interval, *, is_inverted: bool, over: str = "") -> tuple[str, str]:

@@ -99,17 +99,20 @@ def _goodput_line(arm: ArmResult, goodput: Goodput) -> str:
 
 
 def _savings_line(savings: Savings) -> str:
-    interval = (
-        f" (95 %: {savings.low:.1f} to {savings.high:.1f})"
-        if savings.low is not None and savings.high is not None
-        else " (too few for an interval)"
-    )
+    is_loss = savings.gpu_s < 0
+    sign = -1 if is_loss else 1
+    interval = " (too few for an interval)"
+    if savings.low is not None and savings.high is not None:
+        low, high = sorted((sign * savings.low, sign * savings.high))
+        chance = "; may be no difference" if low <= 0 <= high else ""
+        interval = f" (95 %: {low:.1f} to {high:.1f}{chance})"
     price = (
-        f", {savings.price_per_1000_requests:.4g} at {savings.price_per_gpu_hour:g} an hour"
+        f", {sign * savings.price_per_1000_requests:.4g} at {savings.price_per_gpu_hour:g} an hour"
         if savings.price_per_1000_requests is not None and savings.price_per_gpu_hour is not None
         else ""
     )
     return (
-        f"saved: {savings.gpu_s:.1f} GPU seconds against {savings.control}{interval}; "
-        f"{savings.per_1000_requests_s:.1f} s a 1,000 requests{price}; {savings.how}"
+        f"{'lost' if is_loss else 'saved'}: {sign * savings.gpu_s:.1f} GPU seconds against "
+        f"{savings.control}{interval}; {sign * savings.per_1000_requests_s:.1f} s a 1,000 "
+        f"requests{price}; {savings.how}"
     )
