@@ -17,7 +17,7 @@ OBJECT = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
     "metadata": {"name": "run-1", "namespace": "bench"},
-    "data": {"a": "b"},
+    "data": {"a": "b\x7f\u2028"},
 }
 
 

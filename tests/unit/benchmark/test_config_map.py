@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from bench_reports import make_report
 
+from kvloop.benchmark.outlets.apply import as_yaml
 from kvloop.benchmark.outlets.config_map import Owner, build_config_map, parse_target
 from kvloop.benchmark.outlets.content import Content, fit
 from kvloop.benchmark.outlets.files import to_json
@@ -140,6 +141,13 @@ def test_the_owner_is_the_job_before_the_pod() -> None:
     ]
 
 
+@pytest.mark.parametrize("odd", ["\x7f", "\x80", "\x85", "\u2028", "\u2029", "\ufeff", "\uffff"])
+def test_what_is_sent_reads_the_same_as_yaml(odd: str) -> None:
+    sent = as_yaml({"data": {"report.json": f"a{odd}b\n\U0001f600"}})
+    assert odd not in sent.decode(), "a YAML reader refuses it, or takes it for the end of a line"
+    assert json.loads(sent) == {"data": {"report.json": f"a{odd}b\n\U0001f600"}}
+
+
 def test_a_pod_finds_its_api_server_and_its_namespace(mount: Path) -> None:
     cluster = InCluster.found(ENVIRONMENT, mount)
     assert (cluster.url, cluster.token) == ("https://10.0.0.1:6443", "t0")
@@ -177,7 +185,9 @@ def test_a_mount_without_a_namespace_asks_for_one(mount: Path) -> None:
         parse_target("run-1", ENVIRONMENT, cluster)
 
 
-@pytest.mark.parametrize("text", ["", "Run", "a/b/c", "/x", "ns/", "a_b", "x" * 254])
+@pytest.mark.parametrize(
+    "text", ["", "Run", "a/b/c", "/x", "ns/", "a_b", "x" * 254, "a.b/x", "a..b", "n" * 64 + "/x"]
+)
 def test_what_is_no_name_of_kubernetes_is_refused(text: str, mount: Path) -> None:
     cluster = InCluster.found(ENVIRONMENT, mount)
     with pytest.raises(ConfigError, match=r"--config-map .* of Kubernetes"):

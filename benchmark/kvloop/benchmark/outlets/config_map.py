@@ -14,6 +14,7 @@ from kvloop.benchmark.outlets.in_cluster import InCluster
 from kvloop.benchmark.results.document import Report
 from kvloop.shared_cache.errors import ConfigError
 
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 LEFT_OUT = "kvloop.dev/left-out"
 
 
@@ -53,7 +54,7 @@ def parse_target(text: str, environment: Mapping[str, str], cluster: InCluster) 
     """NAME in the pod's own namespace, or NAMESPACE/NAME. Raises ConfigError."""
     namespace, slash, name = text.rpartition("/")
     for what, value in (("name", name), *((("namespace", namespace),) if slash else ())):
-        if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", value):
+        if not _is_name(value, has_dots=what == "name"):
             raise ConfigError(
                 f"--config-map {text}: {value!r} is no {what} of Kubernetes: NAME or "
                 "NAMESPACE/NAME of small letters, digits and - are right"
@@ -64,6 +65,11 @@ def parse_target(text: str, environment: Mapping[str, str], cluster: InCluster) 
         name=name,
         owner=Owner.found(environment),
     )
+
+
+def _is_name(text: str, *, has_dots: bool) -> bool:
+    shape = rf"{_LABEL}(\.{_LABEL})*" if has_dots else _LABEL
+    return len(text) <= 253 and re.fullmatch(shape, text) is not None
 
 
 def write_config_map(report: Report, page: str, summary: bytes, target: ConfigMapTarget) -> Content:
