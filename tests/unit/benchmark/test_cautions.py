@@ -6,7 +6,7 @@ import pytest
 from bench_runs import Load, MadeRun, conversations, failure, sample
 
 from kvloop.benchmark.arms import Arm
-from kvloop.benchmark.sample import Sample
+from kvloop.benchmark.sample import Sample, Sources
 from kvloop.benchmark.workloads.plan import Ceiling, Content
 
 NUM = 6
@@ -90,6 +90,22 @@ def test_a_server_that_reports_no_hits_is_no_server_without_hits() -> None:
     assert has(lines, "on: the server reports no cached tokens") and not has(lines, "NO REUSE")
 
 
+def test_answers_that_report_no_hits_are_counted_where_others_do() -> None:
+    every = held("on", 0.78)
+    some = [*held("on", cached_tokens=None)[:1], *every[1:]]
+    assert has(warnings(some), "on: 1 of 12 answers report no cached tokens: its hit rate")
+
+
+@pytest.mark.parametrize("tier", ["device", "host", "transfer_skipped"])
+def test_the_arm_of_the_shared_cache_alone_that_hits_elsewhere_is_named(tier: str) -> None:
+    def lines(sources: Sources) -> list[str]:
+        return warnings(held("l3_only", 0.78, sources=sources), held("bypassed"))
+
+    words = "arm l3_only hit other tiers than L3 (84 tokens)"
+    assert has(lines(Sources(**{tier: 7})), words)
+    assert not has(lines(Sources(storage=7, computed=3)), "other tiers")
+
+
 def test_a_bypass_that_hits_is_no_control() -> None:
     lines = warnings(held("on", 0.78), held("bypassed", 0.2))
     assert has(lines, "arm bypassed hit the cache (120 tokens)")
@@ -140,6 +156,12 @@ def test_arms_that_lost_different_numbers_of_requests_are_named() -> None:
     assert has(lines, "left out of what compares it with another: 1 of on against bypassed")
 
 
+def test_one_lost_request_of_hundreds_is_no_difference_between_arms() -> None:
+    ours, theirs = held("on", 0.78, num=100), held("bypassed", num=100)
+    assert not has(warnings(ours[1:], theirs, num=100), "arms lost")
+    assert has(warnings(ours[3:], theirs, num=100), "arms lost different numbers")
+
+
 def test_short_answers_are_counted_by_arm() -> None:
     lines = warnings(held("on", 0.78), held("bypassed", is_short=True))
     assert has(lines, "12 answers of arm bypassed had fewer tokens")
@@ -173,10 +195,49 @@ def test_a_change_from_the_first_round_to_the_last_is_named() -> None:
         ]
         return warnings(every, num=24)
 
-    assert has(lines(1.3), "arm on: its last round's median TTFT is +30%")
+    assert has(lines(1.3), "arm on: the median TTFT of its later rounds is +30%")
     assert has(lines(0.7), "-30%")
-    assert not has(lines(1.15), "last round")
-    assert not has(lines(1.3, longer=50), "last round")  # other prompts, other times
+    assert not has(lines(1.15), "later rounds")
+    assert not has(lines(1.3, longer=50), "later rounds")  # other prompts, other times
+
+
+def test_a_change_that_chance_could_make_is_not_named() -> None:
+    def lines(*ttft_s: float, turns: int = 1) -> list[str]:
+        every = [
+            sample("on", n, turn, round=n % 2, ttft_s=seconds)
+            for n, seconds in enumerate(ttft_s)
+            for turn in range(1, turns + 1)
+        ]
+        return warnings(every, num=len(ttft_s))
+
+    later, earlier = (0.1, 0.2, 0.5, 0.5, 0.9) * 2, (0.1, 0.2, 0.3, 0.5, 0.9) * 2
+    assert not has(
+        lines(*(t for both in zip(earlier, later, strict=True) for t in both)), "later rounds"
+    )
+    # of three conversations each there is no interval: only what is crass is told
+    assert not has(lines(*(0.4, 0.7) * 3, turns=4), "later rounds")
+    assert has(lines(*(0.4, 0.9) * 3, turns=4), "later rounds is +125%")
+
+
+def test_the_later_half_of_the_rounds_is_set_against_the_earlier() -> None:
+    every = [sample("on", n, 1, round=n % 4, ttft_s=0.4 if n % 4 < 2 else 0.6) for n in range(24)]
+    assert has(warnings(every, num=24, rounds=4), "later rounds is +50%")
+    one_off = [
+        sample("on", n, 1, round=n % 5, ttft_s=2.0 if n % 5 == 2 else 0.4) for n in range(40)
+    ]
+    assert not has(warnings(one_off, num=40, rounds=5), "later rounds")
+
+
+def test_rounds_of_which_few_point_the_other_way_agree() -> None:
+    def lines(*ratios: float) -> list[str]:
+        num = len(ratios)
+        ours = [sample("on", n, 1, round=n % num, ttft_s=ratios[n % num]) for n in range(3 * num)]
+        theirs = [sample("bypassed", n, 1, round=n % num, ttft_s=1.0) for n in range(3 * num)]
+        load = Load(conversations=conversations(3 * num, 1))
+        return list(MadeRun(samples=[*ours, *theirs], load=load, rounds=num).report().warnings)
+
+    assert not has(lines(0.7, 0.75, 0.8, 0.7, 0.8, 0.75, 0.7, 1.02), "disagree")
+    assert has(lines(0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 3.0), "rounds disagree")
 
 
 def test_rounds_that_disagree_are_named_though_the_interval_is_sure() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from statistics import fmean, median
+from statistics import median
 
 from kvloop.benchmark.arms import Arm
 from kvloop.benchmark.results import bootstrap
 from kvloop.benchmark.results.claims import pairs_of
 from kvloop.benchmark.results.document import ArmResult, Claim
-from kvloop.benchmark.results.pairs import Pair, pair
-from kvloop.benchmark.results.run_data import Part, RunData
+from kvloop.benchmark.results.pairs import pair
+from kvloop.benchmark.results.run_data import RunData
+from kvloop.benchmark.results.steadiness import unsteadiness
 from kvloop.benchmark.sample import Sample
 
 POSSIBLE = 0.05
@@ -19,7 +20,8 @@ WEAK = 0.5
 """Of what is possible: fewer hits are a fault until explained."""
 MOST = 0.9
 """Of the planned requests: with fewer the load's ceiling says nothing of what was sent."""
-DRIFT = 0.2
+UNLIKE = 0.01
+"""Of the planned requests: arms that lost so many more than others do not compare."""
 LATE_S = 1.0
 CUT_SHORT = "the run ended before its load did: arms may have held different conversations"
 _TEMPLATE_TOKENS = 64
@@ -39,8 +41,7 @@ def cautions(run: RunData, arms: Sequence[ArmResult], claims: Sequence[Claim]) -
             _unlike_arms(run, arms),
             _driver(run),
             _too_few(run),
-            _order(run),
-            _unlike_rounds(run, claims),
+            unsteadiness(run, claims),
             _answers(arms),
             iter(run.driven.warnings),
         )
@@ -62,7 +63,7 @@ def _weak_reuse(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
         if arm.arm not in ("on", "l3_only") or not arm.all.requests or possible < POSSIBLE:
             continue
         if hit is None:
-            yield f"{arm.arm}: the server reports no cached tokens: its hit rate is unknown"
+            yield f"{arm.arm}: {_unknown_hits(run, arm)}: its hit rate is unknown"
         elif hit == 0:
             yield f"NO REUSE: arm {arm.arm} hit nothing, where {possible:.1%} can hit"
         elif hit < WEAK * possible:
@@ -70,6 +71,13 @@ def _weak_reuse(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
                 f"WEAK REUSE: arm {arm.arm} hit {hit:.1%} of its prompt tokens, where "
                 f"{possible:.1%} can hit: less than half; tiers too small, not reachable, or off?"
             )
+
+
+def _unknown_hits(run: RunData, arm: ArmResult) -> str:
+    num = sum(sample.cached_tokens is None for sample in run.part(arm.arm).samples)
+    if num == arm.all.requests:
+        return "the server reports no cached tokens"
+    return f"{num} of {arm.all.requests} answers report no cached tokens"
 
 
 def _false_controls(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
@@ -82,11 +90,23 @@ def _false_controls(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
                 f"arm bypassed hit the cache ({cached} tokens): the server did not bypass it, "
                 "and the arm is no control"
             )
+        if arm.arm == "l3_only" and (elsewhere := _not_from_l3(arm)):
+            yield (
+                f"arm l3_only hit other tiers than L3 ({elsewhere} tokens): it does not show the "
+                "shared cache alone"
+            )
         if arm.arm == "all_miss" and cached > allowed:
             yield (
                 f"arm all_miss hit the cache ({cached} tokens), though its prompts begin "
                 "differently: it is no control"
             )
+
+
+def _not_from_l3(arm: ArmResult) -> int:
+    sources = arm.all.sources
+    if sources is None:
+        return 0
+    return sources.device + sources.host + sources.transfer_skipped
 
 
 def _warm_starts(run: RunData) -> Iterator[str]:
@@ -128,7 +148,7 @@ def _failures(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
 
 def _unlike_arms(run: RunData, arms: Sequence[ArmResult]) -> Iterator[str]:
     lost = {arm.arm: arm.counts.failed + arm.counts.not_sent for arm in arms}
-    if len(set(lost.values())) > 1:
+    if max(lost.values()) - min(lost.values()) > UNLIKE * max(a.counts.planned for a in arms):
         each = ", ".join(f"{arm} {num}" for arm, num in lost.items())
         yield f"arms lost different numbers of requests ({each}): rates and goodput compare badly"
     pairs = [(arm, control, pair(run, arm, control)) for arm, control in pairs_of(run.arms)]
@@ -174,69 +194,6 @@ def _too_few(run: RunData) -> Iterator[str]:
             f"{num} conversations are too few for intervals: the ratios may be chance "
             f"(want {bootstrap.MIN_UNITS} or more)"
         )
-
-
-def _order(run: RunData) -> Iterator[str]:
-    if len(run.arms) > 1 and len(run.rounds) * len(run.steps) == 1:
-        yield (
-            "each arm ran once, one after the other: a server that warms up or slows down would "
-            "pass for a difference (--rounds 2 or more)"
-        )
-    for arm in run.arms:
-        for step in run.steps:
-            first, last = (run.part(arm, step, r) for r in (run.rounds[0], run.rounds[-1]))
-            change = _drift(first, last)
-            if change is not None and abs(change) > DRIFT:
-                yield (
-                    f"arm {arm}: its last round's median TTFT is {change:+.0%} against its first "
-                    "round's: the machine or the server changed during the run"
-                )
-
-
-def _unlike_rounds(run: RunData, claims: Sequence[Claim]) -> Iterator[str]:
-    """Conversations of one round share what befell the machine: drawing them does not show it."""
-    for claim in claims:
-        if claim.name not in ("ttft_later_turns", "ttft") or not is_sure(claim):
-            continue
-        both = pair(run, claim.arm, claim.control)
-        ratios = by_round(both, is_later=claim.name == "ttft_later_turns")
-        if ratios and min(ratios) < 1 < max(ratios):
-            which = "of later turns" if claim.name == "ttft_later_turns" else "of all turns"
-            yield (
-                f"{claim.arm} against {claim.control}: rounds disagree on the TTFT {which} (ratios "
-                f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}): the difference may be the "
-                "machine's; more --rounds, or a quieter machine"
-            )
-
-
-def is_sure(claim: Claim) -> bool:
-    """Whether its interval leaves 1 out."""
-    return claim.low is not None and claim.high is not None and not claim.low <= 1 <= claim.high
-
-
-def by_round(both: Pair, *, is_later: bool) -> list[float]:
-    """Each round's ratio of median TTFTs, over the requests that both arms answered."""
-    ours: dict[tuple[int, int], list[float]] = {}
-    theirs: dict[tuple[int, int], list[float]] = {}
-    for unit in both.units:
-        for samples, into in ((unit.arm, ours), (unit.control, theirs)):
-            for sample in samples:
-                if sample.turn > 1 or not is_later:
-                    into.setdefault((sample.step, sample.round), []).append(sample.ttft_s)
-    rounds = sorted(ours.keys() & theirs.keys())
-    medians = [(median(ours[each]), median(theirs[each])) for each in rounds]
-    return [one / other for one, other in medians if other]
-
-
-def _drift(first: Part, last: Part) -> float | None:
-    """Of the median TTFT; None where the rounds' loads are not alike."""
-    if len(first.samples) < 10 or len(last.samples) < 10:
-        return None
-    lengths = [fmean(s.prompt_tokens for s in part.samples) for part in (first, last)]
-    if not lengths[0] or abs(lengths[1] / lengths[0] - 1) > 0.1:
-        return None
-    before, after = (median(s.ttft_s for s in part.samples) for part in (first, last))
-    return after / before - 1 if before else None
 
 
 def _answers(arms: Sequence[ArmResult]) -> Iterator[str]:
