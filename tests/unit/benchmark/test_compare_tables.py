@@ -86,6 +86,12 @@ def test_why_there_is_no_interval_is_told_once(tmp_path: Path) -> None:
     assert "on: no interval for " in text
 
 
+def test_a_comparison_that_tells_nothing_is_shouted(tmp_path: Path) -> None:
+    few = make_report(1, arms=("on",), conversations=4, turns=2)
+    assert "NOTHING CAN BE TOLD" in run(tmp_path, few, few)[1]
+    assert "NOTHING CAN BE TOLD" not in run(tmp_path, base(), base())[1]
+
+
 def test_each_regression_is_a_line_with_values_interval_and_tolerance(tmp_path: Path) -> None:
     status, text = run(tmp_path, base(), slower(base()))
     lines = [line for line in text.splitlines() if line.startswith("REGRESSION on: ttft_mean ")]

@@ -126,6 +126,8 @@ def _warnings(comparison: Comparison) -> Iterator[str]:
     reasons = Counter((row.place, row.why) for row in comparison.rows if row.why)
     for (place, why), num in reasons.items():
         yield f"{place}: no interval for {num} of its numbers: {why}"
+    if all(row.verdict == "cannot tell" for row in comparison.rows):
+        yield "NOTHING CAN BE TOLD: that no regression is named does not mean that there is none"
     if comparison.answers_different:
         yield (
             f"{comparison.answers_different} of {comparison.answers_compared} answers to the same "
