@@ -107,7 +107,10 @@ class LiveProgress:
             self._print(self.line())
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        try:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        except (OSError, SystemExit):  # rich exits where nobody reads; what is measured goes on
+            self._is_over.set()
 
 
 def _picture(tally: Tally) -> Text:

@@ -83,9 +83,13 @@ def run_bench(config: RunConfig, workload: Workload | MakeWorkload) -> int:
         crash = RunFailure(reason="Crashed", message=f"{type(error).__name__}: {error}")
         publish(crash, config.outlets, render_page, print)
         raise
-    if isinstance(outcome, Report):
-        show(outcome, console)
-    status = publish(outcome, config.outlets, render_page, lambda words: _complain(console, words))
+    try:
+        if isinstance(outcome, Report):
+            show(outcome, console)
+    finally:  # a terminal that is gone must not cost the report
+        status = publish(
+            outcome, config.outlets, render_page, lambda words: _complain(console, words)
+        )
     if isinstance(outcome, RunFailure):
         raise (ConfigError if status == 2 else KVLoopError)(outcome.message)
     return status
