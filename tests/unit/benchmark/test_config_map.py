@@ -178,6 +178,16 @@ def test_a_pod_without_a_service_account_is_told(mount: Path) -> None:
         InCluster.found(ENVIRONMENT, mount)
 
 
+def test_an_owner_owns_nothing_in_another_namespace(mount: Path) -> None:
+    cluster = InCluster.found(ENVIRONMENT, mount)
+    job = {**ENVIRONMENT, "KVLOOP_JOB_NAME": "j", "KVLOOP_JOB_UID": "u"}
+    assert parse_target("other/run-1", job, cluster).owner is None
+    assert parse_target("bench/run-1", job, cluster).owner is not None
+    assert parse_target("run-1", job, cluster).owner is not None
+    (mount / "namespace").unlink()
+    assert parse_target("bench/run-1", job, cluster).owner is None
+
+
 def test_a_mount_without_a_namespace_asks_for_one(mount: Path) -> None:
     (mount / "namespace").unlink()
     cluster = InCluster.found(ENVIRONMENT, mount)

@@ -59,11 +59,13 @@ def parse_target(text: str, environment: Mapping[str, str], cluster: InCluster) 
                 f"--config-map {text}: {value!r} is no {what} of Kubernetes: NAME or "
                 "NAMESPACE/NAME of small letters, digits and - are right"
             )
+    # An owner in another namespace counts as gone: what it owns there is deleted at once.
+    is_own = not namespace or cluster.is_in(namespace)
     return ConfigMapTarget(
         cluster=cluster,
         namespace=namespace or cluster.namespace,
         name=name,
-        owner=Owner.found(environment),
+        owner=Owner.found(environment) if is_own else None,
     )
 
 

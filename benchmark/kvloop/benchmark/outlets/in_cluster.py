@@ -41,6 +41,11 @@ class InCluster:
         """Read anew each time: it changes while a long run goes on."""
         return (self.mount / "token").read_text().strip()
 
+    def is_in(self, namespace: str) -> bool:
+        """Whether that is the pod's own namespace; False where the mount does not say."""
+        file = self.mount / "namespace"
+        return file.is_file() and file.read_text().strip() == namespace
+
     @property
     def namespace(self) -> str:
         """The pod's own. Raises ConfigError if the mount does not say."""
