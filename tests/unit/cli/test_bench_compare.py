@@ -48,6 +48,17 @@ def test_the_status_is_0_if_nothing_regressed(files: list[str]) -> None:
     assert compare(files[0], files[0]) == 0
 
 
+def test_a_log_has_room_for_the_names(
+    files: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    compare(files[0], files[0], "--names", "before-the-change,after")
+    assert any(
+        line.split()[:3] == ["metric", "before-the-change", "after"]
+        for line in capsys.readouterr().out.splitlines()
+    )
+
+
 def test_the_status_is_1_if_something_regressed(files: list[str]) -> None:
     assert compare(*files) == 1
 
