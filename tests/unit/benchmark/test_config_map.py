@@ -12,7 +12,7 @@ from bench_reports import make_report
 
 from kvloop.benchmark.outlets.apply import as_yaml
 from kvloop.benchmark.outlets.config_map import Owner, build_config_map, parse_target
-from kvloop.benchmark.outlets.content import Content, fit
+from kvloop.benchmark.outlets.content import LIMIT_BYTES, Content, fit
 from kvloop.benchmark.outlets.files import to_json
 from kvloop.benchmark.outlets.in_cluster import InCluster
 from kvloop.benchmark.sample import Failure
@@ -43,6 +43,10 @@ def test_all_of_it_goes_in_where_there_is_room() -> None:
     assert content.texts["report.html"] == PAGE
     assert content.texts["summary.json"] == SUMMARY.decode()
     assert content.left_out == () and not content.binaries
+
+
+def test_values_leave_room_for_the_rest_of_what_kubernetes_takes() -> None:
+    assert 900_000 < LIMIT_BYTES < 1_048_576 - 10_000
 
 
 def test_a_large_page_is_zipped_before_anything_is_left_out() -> None:

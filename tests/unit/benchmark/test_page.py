@@ -106,6 +106,29 @@ def test_the_verdict_comes_before_plots_and_warnings_before_the_verdict() -> Non
     assert order == sorted(order)
 
 
+def test_warnings_are_two_lists_the_problems_first() -> None:
+    page = render_page(replace(four(), warnings=("mind this", "NO REUSE: at all", "and that")))
+    alarms = page[page.index('id="alarms"') : page.index('id="verdict"')]
+    levels = [part.partition('"')[0] for part in alarms.split('<div class="alarm ')[1:]]
+    assert levels == ["bad", "warning"]
+    assert "<strong>Problem</strong>" in alarms and "<strong>Notes</strong>" in alarms
+    assert alarms.count("<li>") == 3
+
+
+def test_a_title_that_says_the_kind_is_not_said_twice() -> None:
+    kind = f"kvloop bench {four().workload['kind']}"
+    page = render_page(replace(four(), title=kind))
+    assert 'class="kicker"' not in page
+    assert f'<p class="kicker">{kind}</p>' in render_page(four())
+
+
+def test_a_negative_saving_is_explained_below_its_table() -> None:
+    saved = four().savings
+    assert saved and "Below 0" not in read(four()).text
+    lost = replace(saved, gpu_s=-abs(saved.gpu_s))
+    assert "Below 0: the arm took more than" in read(replace(four(), savings=lost)).text
+
+
 def test_plots_stand_in_the_order_of_the_page() -> None:
     ids = [a["id"] for tag, a in read(four()).tags if tag == "figure"]
     assert ids == [

@@ -17,15 +17,27 @@ from kvloop.benchmark.outlets.termination import (
     summarize,
     write_termination_message,
 )
-from kvloop.benchmark.results.document import Report
+from kvloop.benchmark.results.document import Report, Summary
 
 DONE = Ending(phase="Succeeded", reason="Completed", message="sooner")
 REPORT = make_report(1, conversations=10, turns=3)
 
 
+WIDE = -1.234567e-300
+"""Of all numbers the longest in JSON."""
+
+
+def widest(summary: Summary) -> Summary:
+    assert summary.ttft_ms
+    spread = replace(summary.ttft_ms, mean=WIDE, p50=WIDE, p99=WIDE)
+    return replace(
+        summary, ttft_ms=spread, itl_ms=spread, hit_rate=WIDE, reusable_rate=WIDE, prompt_tokens=7
+    )
+
+
 def read(report: Report | None, ending: Ending = DONE) -> dict[str, Any]:
     content = summarize(report, ending)
-    assert len(content) <= MAX_BYTES
+    assert len(content) <= MAX_BYTES == 4096
     document: dict[str, Any] = json.loads(content)
     return document
 
@@ -174,6 +186,36 @@ def test_whatever_a_server_says_it_is_json_within_the_limit(
     )
     document = read(report, Ending(phase="Failed", reason="RequestsFailed", message=long))
     assert document["phase"] == "Failed"
+
+
+@pytest.mark.parametrize("character", ['"', "\\", "\0", "\U0001f600", "\x7f"])
+def test_the_longest_words_and_numbers_keep_within_the_limit(character: str) -> None:
+    long = 5000 * character
+    kinds = {f"{character * 38}{number}": 10**18 for number in range(60)}
+    arms = tuple(
+        replace(
+            arm,
+            errors=kinds,
+            counts=replace(arm.counts, planned=10**18, completed=10**18, failed=10**18),
+            rates=replace(arm.rates, requests_per_s=WIDE, output_tokens_per_s=WIDE),
+            later_turns=widest(arm.later_turns),
+            all=widest(arm.all),
+        )
+        for arm in REPORT.arms
+    )
+    report = replace(
+        REPORT,
+        arms=arms,
+        server=replace(REPORT.server, url=long, model=long, name=long),
+        title=long,
+        version=long,
+        started_at=long,
+        duration_s=WIDE,
+        warnings=(long,) * 40,
+        claims=tuple(replace(claim, words=long, value=WIDE) for claim in 5 * REPORT.claims),
+    )
+    document = read(report, Ending(phase="Failed", reason="RequestsFailed", message=long))
+    assert document["arms"]["all_miss"]["later_turns"]["ttft_ms"]["p50"] == pytest.approx(WIDE)
 
 
 def test_a_shortened_text_ends_with_dots_and_has_no_control_characters() -> None:
