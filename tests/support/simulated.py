@@ -77,7 +77,7 @@ def sample(one: Served) -> Sample:
         itl_s=(gap,) * (one.output_tokens - 1),
         prompt_tokens=one.prompt_tokens,
         completion_tokens=one.output_tokens,
-        reusable_tokens=0,
+        reusable_tokens=one.prompt_tokens if one.turn > 1 else 0,
         cached_tokens=one.prompt_tokens - one.found.computed,
         sources=Sources(
             computed=one.usage.computed,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from simulated import PAGE, config, profile, prompt, report, sample, simulate, timed
 
+from kvloop.benchmark.results.document import Report, SegmentResult
 from kvloop.benchmark.simulate.calibrate import LEAST_SAMPLES, calibrate
 from kvloop.benchmark.simulate.check import check
 from kvloop.benchmark.simulate.cluster import Cluster, Run
@@ -123,6 +124,47 @@ def test_a_run_is_simulated_as_it_was_measured() -> None:
         assert one.found == other.found
         assert other.at_s == pytest.approx(one.at_s, abs=1e-6)
         assert other.ttft_s == pytest.approx(one.ttft_s, abs=1e-6)
+
+
+def starts(made: Report, costs: Profile) -> list[float]:
+    """When each request was sent in the simulation, by its number."""
+    return [one.at_s for one in Cluster(config(), costs, report_load(made, PAGE)).run().served]
+
+
+def test_a_slower_device_delays_a_closed_loop_and_not_one_with_a_rate() -> None:
+    run = measured(timed(*(prompt(n, 100, at_s=2.0 * n) for n in range(4))))
+    closed = report([sample(one) for one in run.served])
+    rate = SegmentResult(arm="on", step=0, round=0, rate=0.5, began_at=0.0, ended_at=9.0)
+    slow = replace(TRUE, prefill_token_s=0.1)
+    assert starts(replace(closed, segments=(rate,)), slow) == pytest.approx([0.0, 2.0, 4.0, 6.0])
+    assert starts(closed, slow)[3] > 20.0
+
+
+def test_turns_of_a_trace_come_when_they_are_due_but_not_before_the_answer() -> None:
+    turns = [prompt(n, 100 * n, chat=0, turn=n, at_s=4.0 * (n - 1)) for n in (1, 2, 3)]
+    samples = [sample(one) for one in measured(timed(*turns)).served]
+    samples[2] = replace(samples[2], sent_at=9.0, ended_at=samples[2].ended_at + 1.0, late_s=1.0)
+    made = replace(report(samples), workload={"kind": "trace"})
+    assert starts(made, TRUE) == pytest.approx([0.0, 4.0, 8.0])
+    slow = starts(made, replace(TRUE, prefill_token_s=0.1))
+    assert slow[1] > 10.0 and slow[2] > slow[1] + 10.0
+
+
+def test_each_rate_of_a_sweep_begins_with_a_cold_cache() -> None:
+    run = measured(timed(prompt(0, 320), prompt(1, 320, chat=0, at_s=50.0)))
+    samples = [replace(sample(one), conversation=0, turn=1) for one in run.served]
+    apart = [replace(one, step=step, cached_tokens=0) for step, one in enumerate(samples)]
+    first, second = report_load(report(apart), PAGE).prompts
+    assert not set(first.pages) & set(second.pages)
+
+
+def test_only_what_a_turn_repeats_of_the_one_before_is_found_again() -> None:
+    samples = [sample(one) for one in measured(chats(1, 6, 3, 2)).served]
+    turns = [replace(one, reusable_tokens=min(one.reusable_tokens, 64)) for one in samples]
+    made = report(turns)
+    served = Cluster(config(), TRUE, report_load(made, PAGE)).run().served
+    cached = {one.prompt_tokens - one.found.computed for one in served if one.turn > 1}
+    assert cached == {64}
 
 
 def place(one: object) -> tuple[int, int]:

@@ -51,11 +51,29 @@ def seen_before(requests: Sequence[Request]) -> int:
     return num
 
 
+def ids_seen_before(requests: Sequence[Request]) -> int:
+    """How many ids an earlier request had."""
+    seen: set[int] = set()
+    num = 0
+    for one in requests:
+        num += len(seen.intersection(one.pages))
+        seen.update(one.pages)
+    return num
+
+
+def ids_found(ran: Run) -> int:
+    """Ids that were not computed; a prompt's last one may stand for fewer tokens."""
+    return sum(-(-(one.prompt_tokens - one.found.computed) // 512) for one in ran.served)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_the_whole_trace_hits_all_that_was_seen_before(nodes: int) -> None:
     requests = read_trace(whole_trace())
-    tokens = found(run(requests, prefill=nodes, decode=nodes))
+    ran = run(requests, prefill=nodes, decode=nodes)
+    assert ids_found(ran) == ids_seen_before(requests) == 105_710
+    assert round(ids_found(ran) / sum(len(one.pages) for one in requests), 3) == 0.366
+    tokens = found(ran)
     total = sum(one.num_tokens for one in requests)
     assert (tokens.total - tokens.computed, tokens.total) == (seen_before(requests), total)
     assert round(tokens.hit_rate, 4) == 0.3736
@@ -64,8 +82,10 @@ def test_the_whole_trace_hits_all_that_was_seen_before(nodes: int) -> None:
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_an_excerpt_hits_all_that_was_seen_before(nodes: int) -> None:
     requests = read_trace(EXCERPT)
-    tokens = found(run(requests, prefill=nodes, decode=nodes, l1_pages=300, l2_pages=600))
+    ran = run(requests, prefill=nodes, decode=nodes, l1_pages=300, l2_pages=600)
+    tokens = found(ran)
     assert tokens.total - tokens.computed == seen_before(requests)
+    assert ids_found(ran) == ids_seen_before(requests)
     assert min(tokens.device, tokens.host, tokens.storage_by_prefill) > 0
 
 
@@ -117,6 +137,25 @@ def test_selective_writing_finds_less_unless_decode_mends_the_holes() -> None:
     assert alone.hit_rate < mended.hit_rate
     assert mended.storage_by_decode > 0 and not alone.storage_by_decode
     assert mended.total - mended.computed == seen_before(requests)
+
+
+def test_what_decode_mends_is_written_over_its_network() -> None:
+    requests = [request(0, 1, 2), request(1000, 3, 4, 5)]
+    ran = run(requests, write_policy="write_back")
+    page_bytes = 512 * FAST.kv_bytes_per_token
+    assert ran.use.l3_pages == 5 and ran.use.l3_write_bytes == 5 * page_bytes
+    assert ran.use.sent_bytes - ran.use.l3_write_bytes == 5 * page_bytes
+
+
+def test_as_traced_pages_of_l3_are_on_the_bus_when_they_have_come() -> None:
+    others = [request(1000.0 * n, 2 * n + 1, 2 * n + 2) for n in range(1, 4)]
+    load = trace_load([request(0, 1, 2), *others, request(9000, 1, 2)])
+    costs = replace(FAST, pcie_bytes_per_s=10240.0, fetch_latency_s=3.0)
+    config = ClusterConfig(l1_pages=2, l2_pages=2)
+    last = Cluster(config, costs, load).run().served[-1]
+    assert last.found.storage == 1024
+    # 3 s until they are in L2, 1 s on the bus, the last layer behind it
+    assert last.ttft_s == pytest.approx(4.0, rel=0.01)
 
 
 def test_a_threshold_of_one_use_writes_what_two_would_not() -> None:

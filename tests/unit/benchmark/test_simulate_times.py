@@ -178,6 +178,25 @@ def test_kv_is_sent_while_it_is_computed_and_the_last_layer_behind() -> None:
     assert behind.ttft_s == near(0.8)
 
 
+def test_a_decode_node_takes_no_more_than_its_own_network_card() -> None:
+    load = timed(prompt(0, 100), prompt(1, 100))
+    # each has 100,000 bytes, 0.8 s of a card: two prefill nodes send at once
+    one = simulate(load, prefill=2, network_gbps=0.001)
+    assert [served.ttft_s for served in one.served] == [near(0.8), near(1.6)]
+    assert one.use.received_bytes == 200_000
+    two = simulate(load, prefill=2, decode=2, network_gbps=0.001).served
+    assert [served.ttft_s for served in two] == [near(0.8), near(0.8)]
+
+
+def test_what_decode_holds_is_not_sent_though_prefill_computes_it_again() -> None:
+    # prefill's tiers and L3 have hardly room for one prompt: of the first a page is left
+    turns = [prompt(0, 320), prompt(1, 320, at_s=10.0), prompt(2, 336, chat=0, at_s=20.0)]
+    sizes = {"l1_pages": 21, "l2_pages": 21, "l3_gib": 21 * 16_000 / 2**30, "offloads": False}
+    ran = simulate(timed(*turns), **sizes)
+    assert ran.served[2].found.computed == 320
+    assert ran.use.sent_bytes - ran.use.l3_write_bytes == (320 + 320 + 16) * 1000
+
+
 def test_prefill_and_decode_on_one_device_slow_each_other_down() -> None:
     load = timed(prompt(0, 50, output_length=101), prompt(1, 500, at_s=0.1))
     apart = simulate(load).served

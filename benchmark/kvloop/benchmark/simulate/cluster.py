@@ -18,9 +18,9 @@ from kvloop.benchmark.simulate.prefill_cache import PrefillCache, Storage
 from kvloop.benchmark.simulate.prefill_node import PrefillNode
 from kvloop.benchmark.simulate.profile import Profile
 from kvloop.benchmark.simulate.prompt import Load, Prompt
-from kvloop.benchmark.simulate.routing import pick
 from kvloop.benchmark.simulate.served import Served, served
 from kvloop.benchmark.simulate.shared_store import SharedStore
+from kvloop.shared_cache.affinity import affinity
 from kvloop.shared_cache.hicache_parts import HiCacheConfig
 from kvloop.shared_cache.prefetch_policy import PrefetchLimits
 
@@ -46,6 +46,8 @@ class Use:
     pcie_down_bytes: float
     sent_bytes: float
     """From prefill to decode, and from both to L3."""
+    received_bytes: float
+    """By decode from prefill, and by prefill from L3."""
     l3_read_bytes: float
     l3_write_bytes: float
     l3_pages: int
@@ -140,6 +142,7 @@ class Cluster:
             page_size=load.page_size,
             sharing=load.sharing,
             out=out,
+            into=self._in[config.prefill :],
             slowdown=self._prefill_slowdown,
             busy_changed=self._prefill_busy_changed,
             sent=lambda job: self.decodes[job.decode].begin(job),
@@ -202,10 +205,12 @@ class Cluster:
         self.decodes[job.decode].add(job)
 
     def _pick(self, keys: list[bytes], nodes: Sequence[tuple[int, Found]]) -> int:
+        """By the router's rule, but by what the nodes really hold; equals in turn."""
         if len(nodes) == 1:
             return 0
-        held = [found(keys) * self._load.page_size for _, found in nodes]
-        return pick(held, [load for load, _ in nodes], self._turn)
+        page_size = self._load.page_size
+        scores = [affinity(found(keys) * page_size, load) for load, found in nodes]
+        return max(range(len(nodes)), key=lambda n: (scores[n], -((n - self._turn) % len(nodes))))
 
     def _serve(self, job: Job) -> None:
         """As traced: its pages can be found from now on, but it waits for who computes them."""
@@ -219,7 +224,7 @@ class Cluster:
         for key in job.keys[num_found:]:
             self._making[key] = job
         if self._config.offloads:
-            self._store.put(job.keys, "decode")
+            job.num_promised = self._store.put(job.keys, "decode")
 
     def _made(self, job: Job) -> None:
         job.maker = None
@@ -240,10 +245,11 @@ class Cluster:
     def _offload(self, job: Job) -> None:
         """What L3 lacks of the prompt and its answer."""
         missing = [key for key in job.after_keys if key not in self._store]
-        if not missing:
+        num_pages = len(missing) + job.num_promised
+        if not num_pages:
             return
         out = self._out[self._config.prefill + job.decode]
-        num_bytes = len(missing) * self.sizes.page_bytes
+        num_bytes = num_pages * self.sizes.page_bytes
         ends_at = send_through((self._l3_write, out), self._clock.now, num_bytes)
         ends_at += self._profile.fetch_latency_s
         self._stored_at[job.prompt.number] = (job.decode, ends_at)
@@ -272,6 +278,7 @@ class Cluster:
             pcie_up_bytes=sum(mover.up.num_bytes for mover in movers),
             pcie_down_bytes=sum(mover.down.num_bytes for mover in movers),
             sent_bytes=sum(link.num_bytes for link in self._out),
+            received_bytes=sum(link.num_bytes for link in self._in),
             l3_read_bytes=self._l3_read.num_bytes,
             l3_write_bytes=self._l3_write.num_bytes,
             l3_pages=len(self._store),

@@ -62,6 +62,8 @@ class Job:
     """When its pages have come from L2."""
     maker: Job | None = None
     """As traced: who computes the last page that it found; None once that is done."""
+    num_promised: int = 0
+    """As traced: pages that L3 has had from decode since it came, written when it is answered."""
     dependents: list[Callable[[], None]] = field(default_factory=list)
     num_done: int = 0
     """Tokens whose KV is there."""

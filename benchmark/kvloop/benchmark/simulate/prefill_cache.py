@@ -82,6 +82,9 @@ class PrefillCache:
         job.fetched = fetched
         is_placed = self.place(job, num_pages=len(job.keys))
         assert is_placed, "L1 is smaller than one prompt"
+        if slots:  # what comes from L3 is on the bus only then
+            load_s = len(slots) * self._page_bytes / self._profile.pcie_bytes_per_s
+            job.loaded_at = max(job.loaded_at, job.ready_at + load_s)
         self.publish(job)
         self.release(job)
 

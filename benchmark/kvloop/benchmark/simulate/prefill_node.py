@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvloop.benchmark.simulate.clock import Clock, Event
 from kvloop.benchmark.simulate.job import Job
-from kvloop.benchmark.simulate.link import Link
+from kvloop.benchmark.simulate.link import Link, send_through
 from kvloop.benchmark.simulate.prefill_cache import PrefillCache
 from kvloop.benchmark.simulate.profile import Profile
 from kvloop.benchmark.simulate.prompt import Sharing
@@ -42,7 +42,10 @@ class Step:
 
 
 class PrefillNode:
-    """`sent` is called when a prompt's first token and all its KV are with decode."""
+    """`sent` is called when a prompt's first token and all its KV are with decode.
+
+    `out` is its own way to the network, `into` those of the decode nodes, by number.
+    """
 
     def __init__(
         self,
@@ -53,11 +56,12 @@ class PrefillNode:
         page_size: int,
         sharing: Sharing,
         out: Link,
+        into: Sequence[Link],
         slowdown: Callable[[], float],
         busy_changed: Callable[[], None],
         sent: Callable[[Job], None],
     ) -> None:
-        self.cache, self.out = cache, out
+        self.cache, self.out, self._into = cache, out, into
         self._clock, self._profile, self._page_size = clock, profile, page_size
         self._is_traced = sharing == "as_traced"
         self._slowdown, self._busy_changed, self._sent = slowdown, busy_changed, sent
@@ -195,11 +199,12 @@ class PrefillNode:
 
     def _push(self, job: Job, take: int) -> None:
         """Layer by layer while it is computed; what was cached goes with the first step."""
-        held = min(job.num_held * self._page_size, job.num_done)
-        first = held if job.computing_at == self._clock.now else job.num_done
-        num_bytes = (job.num_done + take - first) * self._profile.kv_bytes_per_token
+        first = 0 if job.computing_at == self._clock.now else job.num_done
+        first = max(first, job.num_held * self._page_size)  # decode has these, found or computed
+        num_bytes = max(job.num_done + take - first, 0) * self._profile.kv_bytes_per_token
         job.last_layer_s = num_bytes / self._profile.layers / self.out.bytes_per_s
-        job.sent_at = self.out.send(self._clock.now, num_bytes)
+        ways = (self.out, self._into[job.decode])
+        job.sent_at = send_through(ways, self._clock.now, num_bytes)
 
     def _end(self) -> None:
         step, now = self._step, self._clock.now

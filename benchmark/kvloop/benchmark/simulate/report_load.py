@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import count, islice
 
 from kvloop.benchmark.results.document import Report
 from kvloop.benchmark.sample import Sample
@@ -27,19 +28,28 @@ def samples_of(report: Report) -> list[Sample]:
 
 
 def report_load(report: Report, page_size: int) -> Load:
-    """Answers and thinking come as they came; who began when another had ended does so again."""
+    """Answers and thinking come as they came; who began when another had ended does so again.
+
+    Conversations that began at a time of their own (a rate, a trace) begin at that time.
+    """
     chats = _chats(samples_of(report))
     _check_beginnings(chats)
     numbers: dict[tuple[int, int], int] = {}
     pages = _Pages(page_size)
     prompts: list[Prompt] = []
     begun_at = min(chat[0].sent_at for chat in chats)
-    for index, (chat, before) in enumerate(zip(chats, _predecessors(chats), strict=True)):
+    is_trace = report.workload.get("kind") == "trace"
+    is_open = is_trace or any(segment.rate is not None for segment in report.segments)
+    befores = [None] * len(chats) if is_open else _predecessors(chats)
+    for index, (chat, before) in enumerate(zip(chats, befores, strict=True)):
         for place, sample in enumerate(chat):
             follows, delay_s, at_s = None, 0.0, 0.0
             if place:
                 follows = numbers[index, place - 1]
-                delay_s = max(sample.sent_at - chat[place - 1].ended_at, 0.0)
+                if is_trace:  # due at a time of its own too, but not before its answer
+                    at_s = max(sample.sent_at - sample.late_s - begun_at, 0.0)
+                else:
+                    delay_s = max(sample.sent_at - chat[place - 1].ended_at, 0.0)
             elif before is not None:
                 follows = numbers[before, len(chats[before]) - 1]
                 delay_s = sample.sent_at - chats[before][-1].ended_at
@@ -60,9 +70,9 @@ def _chats(samples: Sequence[Sample]) -> list[_Chat]:
 
 def _check_beginnings(chats: Sequence[_Chat]) -> None:
     """What conversations share is not in a report: it would be simulated as computed."""
-    first: dict[int, Sample] = {}
+    first: dict[tuple[int, int], Sample] = {}
     for chat in chats:
-        first.setdefault(chat[0].conversation, chat[0])
+        first.setdefault(_place(chat[0]), chat[0])
     cached = sum(sample.cached_tokens or 0 for sample in first.values())
     prompts = sum(sample.prompt_tokens for sample in first.values())
     if cached > _SHARED * prompts:
@@ -90,32 +100,41 @@ def _predecessors(chats: Sequence[_Chat]) -> list[int | None]:
     return found
 
 
+def _place(sample: Sample) -> tuple[int, int]:
+    """Its conversation; each step of a rate sweep holds it anew, under a salt of its own."""
+    return sample.step, sample.conversation
+
+
 class _Pages:
-    """Page numbers of conversations whose prompts repeat and lengthen their history."""
+    """Page numbers of conversations: a prompt begins with what can be reused of the turn before."""
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
-        self._known: dict[tuple[int, int], int] = {}
+        self._left: dict[tuple[int, int], tuple[int, ...]] = {}
+        """Pages that each conversation's last turn left, its answer's too."""
+        self._numbers = count()
 
     def prompt(
         self, sample: Sample, number: int, at_s: float, follows: int | None, delay_s: float
     ) -> Prompt:
         num, page_size = sample.prompt_tokens, self._page_size
         answered = num + max(sample.completion_tokens, 1) - 1
+        reused = self._left.get(_place(sample), ())[: sample.reusable_tokens // page_size]
+        after = self._go_on(reused, answered // page_size)
+        self._left[_place(sample)] = after
         return Prompt(
             number=number,
             conversation=sample.conversation,
             turn=sample.turn,
-            pages=self._of(sample.conversation, num // page_size),
+            pages=after[: num // page_size],
             num_readable=(num - 1) // page_size,
             num_tokens=num,
             output_length=max(sample.completion_tokens, 1),
-            after=self._of(sample.conversation, answered // page_size),
+            after=after,
             at_s=at_s,
             follows=follows,
             delay_s=delay_s,
         )
 
-    def _of(self, conversation: int, num: int) -> tuple[int, ...]:
-        known = self._known
-        return tuple(known.setdefault((conversation, index), len(known)) for index in range(num))
+    def _go_on(self, pages: tuple[int, ...], num: int) -> tuple[int, ...]:
+        return (*pages[:num], *islice(self._numbers, max(num - len(pages), 0)))

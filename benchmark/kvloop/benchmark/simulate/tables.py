@@ -147,7 +147,7 @@ def _use(result: SimulationResult) -> Table:
         ("bus L2 to L1", use.pcie_up, use.pcie_up_bytes),
         ("bus L1 to L2", use.pcie_down, use.pcie_down_bytes),
         ("network, out of nodes", use.network_out, use.sent_bytes),
-        ("network, into nodes from L3", use.network_in, use.l3_read_bytes),
+        ("network, into nodes", use.network_in, use.received_bytes),
         ("L3, read", use.l3_read, use.l3_read_bytes),
         ("L3, written", use.l3_write, use.l3_write_bytes),
     )
