@@ -120,3 +120,17 @@ async def test_what_blocks_the_loop_in_a_pause_is_no_lag() -> None:
         await asyncio.sleep(0.05)
     spread = monitor.lags.spread()
     assert spread is not None and spread.max < 400
+
+
+async def test_after_pauses_the_loop_is_asked_no_more_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noted: list[float] = []
+    monkeypatch.setattr(LagHistogram, "add", lambda histogram, lag_s: noted.append(lag_s))
+    began = time.monotonic()
+    with LagMonitor() as monitor:
+        for _ in range(20):
+            with monitor.paused():
+                pass
+        await asyncio.sleep(0.1)
+    assert noted and len(noted) <= 2 * (time.monotonic() - began) / 0.01

@@ -111,12 +111,12 @@ def test_what_speaks_no_http_is_named_and_does_not_end_the_run() -> None:
                     peer.recv(1000)
                     peer.sendall(b"SSH-2.0\r\n")
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         probe = NodeSeconds([f"{url}/metrics"])
         probe.began(BEGUN)
         assert find_metrics(url) == ()
-        thread.join()
+        thread.join(timeout=10)
     assert "cannot read" in probe.problems[0]
 
 
