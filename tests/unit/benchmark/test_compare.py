@@ -179,6 +179,20 @@ def test_each_rate_of_a_sweep_is_compared_by_itself() -> None:
     assert (other.only_in_a, other.only_in_b) == (("on at 2/s",), ("on at 3/s",))
 
 
+def test_a_rate_is_the_same_at_whichever_step_it_was_offered() -> None:
+    two, one = report(rates=(1.0, 4.0)), report(rates=(4.0,))
+    comparison = compared(
+        two, replace(one, workload=two.workload | {"rates": [4.0]}), allow_different_load=True
+    )
+    assert {(r.place, r.rate) for r in comparison.rows} == {("on at 4/s", 4.0)}
+    assert (comparison.only_in_a, comparison.only_in_b) == (("on at 1/s",), ())
+
+
+def test_a_rate_that_was_offered_twice_is_compared_twice() -> None:
+    twice = report(rates=(4.0, 4.0))
+    assert [r.step for r in compared(twice, twice).rows if r.metric == "ttft_mean"] == [0, 1]
+
+
 def test_a_conversation_that_failed_in_one_run_is_in_the_times_of_neither() -> None:
     base = report()
     lost = tuple(s for s in base.samples if (s.conversation, s.turn) != (4, 3))

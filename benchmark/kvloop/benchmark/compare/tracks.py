@@ -12,8 +12,8 @@ from kvloop.benchmark.arms import Arm
 from kvloop.benchmark.results.document import ArmResult, Goodput, Report, StepResult
 from kvloop.benchmark.sample import Sample
 
-Key: TypeAlias = tuple[Arm, int, float | None]
-"""Arm, step and rate."""
+Key: TypeAlias = tuple[Arm, float | None, int]
+"""Arm, rate, and how many of the same were before it: two sweeps may have a rate at other steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,12 @@ class Track:
 
 
 def tracks(report: Report) -> dict[Key, Track]:
-    """By arm, step and rate; the order is the report's."""
-    return {(t.arm, t.step, t.rate): t for t in _tracks(report)}
+    """By arm and rate; the order is the report's."""
+    found: dict[Key, Track] = {}
+    for track in _tracks(report):
+        before = sum((arm, rate) == (track.arm, track.rate) for arm, rate, _ in found)
+        found[track.arm, track.rate, before] = track
+    return found
 
 
 def _tracks(report: Report) -> Iterator[Track]:
