@@ -92,7 +92,20 @@ def test_a_run_without_answers_says_that_it_measured_nothing() -> None:
 
 def test_conversations_of_one_turn_have_no_later_turns_to_speak_of() -> None:
     report = make_report(1, arms=("on", "bypassed"), conversations=6, turns=1)
-    assert "no conversation had a second turn" in judge(report).headline
+    verdict = judge(report)
+    assert verdict.headline.endswith("No conversation had a second turn.")
+    on, bypassed = (a.all.ttft_ms for a in report.arms)
+    assert on and bypassed
+    after = f"the first token comes after {units.duration(on.p50)} instead of "
+    assert after + units.duration(bypassed.p50) in verdict.headline
+    assert verdict.tiles[0].label == "first token"
+    assert "later turns" not in " ".join(verdict.sentences)
+
+
+def test_a_claim_about_all_turns_is_the_headline_where_none_is_later() -> None:
+    report = make_report(1, arms=("on", "bypassed"), conversations=6, turns=1)
+    claim = replace(with_claim(value=0.5, low=0.4, high=0.6).claims[0], name="ttft")
+    assert "2.00 x sooner (95 %" in judge(replace(report, claims=(claim,))).headline
 
 
 def test_the_paragraph_tells_answers_hits_and_the_ceiling() -> None:
@@ -100,6 +113,16 @@ def test_the_paragraph_tells_answers_hits_and_the_ceiling() -> None:
     assert "All 48 requests of 2 arms were answered" in text
     assert "of later turns' prompt tokens came from the cache, of" in text
     assert f"where the load allows {plain(units.share(pair().ceiling.rate))}" in text  # type: ignore[union-attr]
+
+
+def test_the_ceiling_of_the_whole_load_is_not_held_against_a_part_of_it() -> None:
+    arm = pair().arms[0]
+    few = replace(arm.counts, completed=20)
+    part = replace(arm, counts=few, all=replace(arm.all, reusable_rate=0.31))
+    verdict = judge(replace(pair(), arms=(part, pair().arms[1])))
+    share = units.share(0.31)
+    assert f"where what was answered allows {share}" in " ".join(verdict.sentences)
+    assert any(f"{share} possible" in tile.detail for tile in verdict.tiles)
 
 
 def test_unreported_hits_are_said_to_be_unknown() -> None:

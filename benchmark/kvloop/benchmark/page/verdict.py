@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from kvloop.benchmark.arms import Arm
 from kvloop.benchmark.page import looks, units
-from kvloop.benchmark.results.document import ArmResult, Claim, Report, Savings
+from kvloop.benchmark.results.cautions import MOST
+from kvloop.benchmark.results.document import ArmResult, Claim, Report, Savings, Summary
 
-CLAIM = "ttft_later_turns"
 _CONTROLS: tuple[Arm, ...] = ("bypassed", "all_miss")
 
 
@@ -33,6 +33,30 @@ class Verdict:
     """What each other arm was against its control, later turns' first tokens."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scope:
+    """The requests that the verdict is of."""
+
+    what: str
+    label: str
+    claim: str
+    summary: Callable[[ArmResult], Summary]
+
+    def median(self, arm: ArmResult) -> str:
+        spread = self.summary(arm).ttft_ms
+        return units.duration(spread.p50 if spread else None)
+
+
+_LATER = _Scope(
+    what="first token of a later turn",
+    label="first token of later turns",
+    claim="ttft_later_turns",
+    summary=lambda arm: arm.later_turns,
+)
+_ALL = _Scope(what="first token", label="first token", claim="ttft", summary=lambda arm: arm.all)
+"""Of loads whose conversations have one turn each: they share beginnings, or nothing."""
+
+
 def judge(report: Report) -> Verdict:
     """Of any report, also one in which nothing was answered."""
     return Verdict(
@@ -50,41 +74,40 @@ def main_arm(report: Report) -> ArmResult | None:
 
 
 def control_of(report: Report, arm: ArmResult) -> ArmResult | None:
-    """The arm without reuse that answered later turns."""
+    """The arm without reuse that answered what this one did."""
+    summary = _scope(arm).summary
     for name in _CONTROLS:
         for other in report.arms:
-            if other.arm == name != arm.arm and other.later_turns.ttft_ms is not None:
+            if other.arm == name != arm.arm and summary(other).ttft_ms is not None:
                 return other
     return None
+
+
+def _scope(arm: ArmResult) -> _Scope:
+    return _LATER if arm.later_turns.ttft_ms is not None else _ALL
 
 
 def _headline(report: Report) -> str:
     arm = main_arm(report)
     if arm is None:
         return "No request was answered: this run measured nothing."
-    mine, control = arm.later_turns.ttft_ms, control_of(report, arm)
-    if mine is None:
-        spread = arm.all.ttft_ms
-        took = units.duration(spread.p50 if spread else None)
-        return f"The first token came after {took} (median); no conversation had a second turn."
-    took = units.duration(mine.p50)
-    if control is None or control.later_turns.ttft_ms is None:
+    scope, control = _scope(arm), control_of(report, arm)
+    took = scope.median(arm)
+    single = "" if scope is _LATER else " No conversation had a second turn."
+    if control is None:
         return (
-            f"The first token of a later turn came after {took} (median). This run has no arm "
-            "without reuse beside it: it cannot say what reuse saved."
+            f"The {scope.what} came after {took} (median). This run has no arm without reuse "
+            f"beside it: it cannot say what reuse saved.{single}"
         )
-    instead = units.duration(control.later_turns.ttft_ms.p50)
     with_what = "With reuse" if arm.arm == "on" else f"In the arm “{looks.NAMES[arm.arm]}”"
-    start = f"{with_what} the first token of a later turn comes after {took} instead of {instead}"
-    claim = _claim(report, arm.arm, control.arm)
-    return (
-        f"{start}: {_how_much(claim, _is_whole(arm) and _is_whole(control))}."
-        if claim
-        else f"{start} (medians)."
-    )
+    start = f"{with_what} the {scope.what} comes after {took} instead of {scope.median(control)}"
+    claim = _claim(report, arm.arm, control.arm, scope.claim)
+    if claim is None:
+        return f"{start} (medians).{single}"
+    return f"{start}: {_how_much(claim, _is_whole(arm) and _is_whole(control))}.{single}"
 
 
-def _claim(report: Report, arm: Arm, control: Arm, name: str = CLAIM) -> Claim | None:
+def _claim(report: Report, arm: Arm, control: Arm, name: str) -> Claim | None:
     names = (c for c in report.claims if c.arm == arm and c.control == control)
     return next((c for c in names if c.name == name), None)
 
@@ -93,9 +116,10 @@ def _claims(report: Report) -> Iterator[str]:
     """All but the headline's."""
     arm = main_arm(report)
     control = control_of(report, arm) if arm else None
-    told = _claim(report, arm.arm, control.arm) if arm and control else None
+    name = _scope(arm).claim if arm else ""
+    told = _claim(report, arm.arm, control.arm, name) if arm and control else None
     for claim in report.claims:
-        if claim.name == CLAIM and claim is not told:
+        if claim.name == name and claim is not told:
             held = units.count(claim.num_conversations, "conversation")
             yield f"{claim.words[:1].upper()}{claim.words[1:]} (from {held})."
 
@@ -154,20 +178,19 @@ def _whole_answers(report: Report, arm: ArmResult) -> Iterator[str]:
 
 
 def _hits(report: Report, arm: ArmResult) -> str:
-    summary = arm.later_turns if arm.later_turns.requests else arm.all
-    what = "later turns'" if arm.later_turns.requests else "the"
-    if summary.hit_rate is None:
+    hit, all_hit = arm.later_turns.hit_rate, arm.all.hit_rate
+    if all_hit is None:
         return "The server does not report how many prompt tokens it had cached."
-    possible = units.share(summary.reusable_rate)
-    sentence = (
-        f"{units.share(summary.hit_rate)} of {what} prompt tokens came from the cache, of "
-        f"{possible} that their own conversations allow"
+    most = units.share(_possible(report, arm))
+    allowed = (
+        f"where {'the load' if _is_judged(report, arm) else 'what was answered'} allows {most}"
     )
-    if report.ceiling is None:
-        return f"{sentence}."
+    if hit is None or not arm.later_turns.requests:
+        return f"{units.share(all_hit)} of the prompt tokens came from the cache, {allowed}."
     return (
-        f"{sentence}; over all turns {units.share(arm.all.hit_rate)}, where the load allows "
-        f"{units.share(report.ceiling.rate)}."
+        f"{units.share(hit)} of later turns' prompt tokens came from the cache, of "
+        f"{units.share(arm.later_turns.reusable_rate)} that their own conversations allow; over "
+        f"all turns {units.share(all_hit)}, {allowed}."
     )
 
 
@@ -201,12 +224,12 @@ def _tiles(report: Report) -> Iterator[Tile]:
     if arm is None:
         return
     name, control = looks.NAMES[arm.arm], control_of(report, arm)
-    if (mine := arm.later_turns.ttft_ms) is not None:
-        yield Tile(
-            label="first token of later turns",
-            value=units.duration(mine.p50),
-            detail=f"median, {name}" + _without(control, _first_token),
-        )
+    scope = _scope(arm)
+    yield Tile(
+        label=scope.label,
+        value=scope.median(arm),
+        detail=f"median, {name}" + _without(control, scope.median),
+    )
     if arm.all.hit_rate is not None:
         yield Tile(
             label="prompt tokens from the cache",
@@ -233,13 +256,14 @@ def _without(control: ArmResult | None, value: Callable[[ArmResult], str]) -> st
     return f"; {value(control)} without reuse" if control else ""
 
 
-def _first_token(arm: ArmResult) -> str:
-    spread = arm.later_turns.ttft_ms
-    return units.duration(spread.p50 if spread else None)
-
-
 def _possible(report: Report, arm: ArmResult) -> float:
-    return report.ceiling.rate if report.ceiling else arm.all.reusable_rate
+    ceiling = report.ceiling if _is_judged(report, arm) else None
+    return ceiling.rate if ceiling else arm.all.reusable_rate
+
+
+def _is_judged(report: Report, arm: ArmResult) -> bool:
+    """By the load's ceiling, which is of the whole load."""
+    return report.ceiling is not None and arm.counts.completed >= MOST * arm.counts.planned
 
 
 def objective(ttft_ms: float | None, tpot_ms: float | None) -> str:
