@@ -153,6 +153,22 @@ def test_a_sweep_is_shown_with_its_advice() -> None:
     assert "none of these meets" in console.export_text()
 
 
+def test_no_cluster_is_cheaper_for_serving_a_slower_load() -> None:
+    objective = Objective(ttft_ms=650, share=0.9)
+    few, enough = (result(num, objective) for num in (1, 2))
+    tried = [
+        replace(enough, settings={"prefill": 2, "time-scale": 1.0}),
+        replace(enough, devices=2, settings={"prefill": 1, "time-scale": 0.5}),
+        replace(few, settings={"prefill": 1, "time-scale": 9.0}),
+    ]
+    console = Console(width=160, record=True)
+    show_sweep(tried, objective, console)
+    text = console.export_text()
+    assert "prefill 2, time-scale 1.0 (3 devices)" in text
+    assert "prefill 1, time-scale 0.5 (2 devices)" in text
+    assert "none of these meets TTFT 650 ms for 90% of requests at time-scale 9.0" in text
+
+
 def test_a_sweep_without_a_wish_or_a_price_shows_neither() -> None:
     console = Console(width=160, record=True)
     tried = replace(result(1, Objective()), settings={"l3-gib": None})

@@ -129,7 +129,10 @@ def test_a_sweep_has_one_run_a_setting(tmp_path: Path, capsys: pytest.CaptureFix
         {"prefill": prefill, "time-scale": scale} for prefill in (1, 2) for scale in (1.0, 5.0)
     ]
     assert runs[0]["duration_s"] > 2 * runs[1]["duration_s"]  # 5: five times as fast
-    assert "cheapest with" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    # half the load's speed is no cheaper cluster: one advice for each
+    assert said.count("cheapest with") == 2
+    assert "prefill 1, time-scale 1.0" in said and "prefill 1, time-scale 5.0" in said
 
 
 def test_a_calibrated_device_can_be_kept_and_used(
@@ -184,5 +187,55 @@ def test_a_wrong_flag_is_named(
 def test_nothing_to_do_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "simulate"]) == 2
     assert "--trace FILE" in capsys.readouterr().err
-    assert main(["bench", "simulate", "--sweep", "prefill=1", "--check", "x"]) == 2
-    assert "--sweep: a trace is swept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--sweep", "prefill=1"],
+        ["--skip", "1"],
+        ["--limit", "1"],
+        ["--time-scale", "2"],
+        ["--hits", "as-timed"],
+        ["--answers"],
+        ["--slo-ttft-ms", "1"],
+        ["--slo-tpot-ms", "1"],
+        ["--gpu-hour-price", "1"],
+    ],
+)
+def test_a_flag_of_a_trace_is_refused_without_one(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "simulate", "--check", "x.json", *flags]) == 2
+    error = capsys.readouterr().err
+    assert flags[0] in error and "give --trace FILE" in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--tolerance", "0.1"], "--tolerance would change nothing"),
+        (["--slo-share", "0.5"], "--slo-share: of which objective"),
+        (["--prefetch-policy", "timeout"], "give --hits as-timed"),
+        (["--sweep", "prefetch-policy=timeout,best_effort"], "give --hits as-timed"),
+        (["--write-through-threshold", "3"], "write_through_selective"),
+    ],
+)
+def test_a_flag_that_would_change_nothing_is_refused(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*COMMAND, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--model", "qwen2.5-7b"], ["--weight-dtype", "bf16"], ["--kv-dtype", "fp8"]],
+)
+def test_a_calibrated_device_has_its_model_and_dtypes(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_profile(profile(memory_bytes=1e9), tmp_path / "mine.json")
+    assert main([*COMMAND, "--device", str(tmp_path / "mine.json"), *flags]) == 2
+    error = capsys.readouterr().err
+    assert f"{flags[0]} would change nothing" in error and "calibrated with made up" in error

@@ -24,6 +24,11 @@ class Objective:
     share: float = 0.95
     """Of requests that must meet both."""
 
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any wish."""
+        return self.ttft_ms is not None or self.tpot_ms is not None
+
     def is_met(self, one: Served) -> bool:
         """By one request."""
         is_soon = self.ttft_ms is None or 1000 * one.ttft_s <= self.ttft_ms

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from kvloop.benchmark.simulate.check import check, show_check
 from kvloop.benchmark.simulate.cluster import Cluster
 from kvloop.benchmark.simulate.config import ClusterConfig
 from kvloop.benchmark.simulate.device import find_device
-from kvloop.benchmark.simulate.model_shape import ModelShape, read_model
+from kvloop.benchmark.simulate.model_shape import read_model
 from kvloop.benchmark.simulate.profile import Profile, profile_of, read_profile, write_profile
 from kvloop.benchmark.simulate.prompt import Load, Sharing
 from kvloop.benchmark.simulate.report_load import report_load
@@ -32,6 +32,7 @@ from kvloop.benchmark.simulate.tables import show_run, show_sweep
 from kvloop.benchmark.simulate.trace_load import trace_load
 from kvloop.shared_cache.errors import ConfigError
 
+MODEL = "llama-3.1-8b"
 NODE_PAGE_TOKENS = 16
 """Of a run of `kvloop up`, where the flag does not say."""
 
@@ -44,10 +45,11 @@ class SimulateConfig:
     calibrate: Path | None = None
     check: Path | None = None
     device: str = "h100"
-    model: str = "llama-3.1-8b"
+    model: str | None = None
+    """None: `MODEL`, or that of a calibrated device; a calibrated device has its dtypes too."""
     devices_per_node: int = 1
-    weight_bytes: float = 2.0
-    kv_bytes: float = 2.0
+    weight_bytes: float | None = None
+    kv_bytes: float | None = None
     device_gib: float | None = None
     pcie_gbps: float | None = None
     chunk_tokens: int | None = None
@@ -115,15 +117,37 @@ def make_profile(config: SimulateConfig) -> Profile:
 
 def _from_device(config: SimulateConfig) -> Profile:
     if Path(config.device).is_file():
-        return read_profile(Path(config.device))
-    shape: ModelShape = read_model(config.model)
+        profile = read_profile(Path(config.device))
+        _refuse(config, _OF_SHEET, f"--device {config.device} was calibrated with {profile.model}")
+        return profile
     return profile_of(
         find_device(config.device),
-        shape,
-        weight_bytes=config.weight_bytes,
-        kv_bytes=config.kv_bytes,
+        read_model(config.model or MODEL),
+        weight_bytes=config.weight_bytes or 2.0,
+        kv_bytes=config.kv_bytes or 2.0,
         devices_per_node=config.devices_per_node,
     )
+
+
+_OF_SHEET = {"model": "--model", "weight_bytes": "--weight-dtype", "kv_bytes": "--kv-dtype"}
+_OF_TRACE = {
+    "sweep": "--sweep",
+    "skip": "--skip",
+    "limit": "--limit",
+    "time_scale": "--time-scale",
+    "hits": "--hits",
+    "answers": "--answers",
+    "objective": "--slo-ttft-ms, --slo-tpot-ms and --slo-share",
+    "gpu_hour_price": "--gpu-hour-price",
+}
+_UNSET = SimulateConfig()
+
+
+def _refuse(config: SimulateConfig, flags: Mapping[str, str], why: str) -> None:
+    """What was asked for and would change nothing."""
+    for name, flag in flags.items():
+        if getattr(config, name) != getattr(_UNSET, name):
+            raise ConfigError(f"{flag} would change nothing: {why}")
 
 
 def _check_flags(config: SimulateConfig) -> None:
@@ -131,11 +155,33 @@ def _check_flags(config: SimulateConfig) -> None:
         raise ConfigError("give --trace FILE to replay, --calibrate REPORT or --check REPORT")
     if config.profile_out is not None and config.calibrate is None:
         raise ConfigError("--profile-out: there is nothing to write without --calibrate REPORT")
-    if config.sweep and config.trace is None:
-        raise ConfigError("--sweep: a trace is swept; give --trace FILE")
+    if config.trace is None:
+        _refuse(config, _OF_TRACE, "it is of a trace; give --trace FILE")
+    if config.check is None:
+        _refuse(config, {"tolerance": "--tolerance"}, "nothing is checked; give --check REPORT")
+    _check_policies(config)
+    if config.objective.share != Objective().share and not config.objective.is_set:
+        raise ConfigError("--slo-share: of which objective? give --slo-ttft-ms or --slo-tpot-ms")
     for flag, path in (("--json", config.json_file), ("--profile-out", config.profile_out)):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"{flag} {path}: there is no such directory")
+
+
+def _check_policies(config: SimulateConfig) -> None:
+    """What a policy is told must be asked by it."""
+    cluster, swept = config.cluster, {text.partition("=")[0] for text in config.sweep}
+    is_timed = config.hits == "as_timed" or config.check is not None or config.calibrate is not None
+    if not is_timed and (cluster.prefetch_policy != "best_effort" or "prefetch-policy" in swept):
+        raise ConfigError(
+            "--prefetch-policy would change nothing: as traced, all that L3 has is waited for; "
+            "give --hits as-timed"
+        )
+    is_selective = cluster.write_policy == "write_through_selective" or "write-policy" in swept
+    if not is_selective and cluster.write_through_threshold != 2:
+        raise ConfigError(
+            "--write-through-threshold would change nothing: it is of "
+            "--write-policy write_through_selective"
+        )
 
 
 def _replay(config: SimulateConfig, profile: Profile, console: Console) -> list[SimulationResult]:

@@ -26,7 +26,7 @@ def show_run(result: SimulationResult, objective: Objective, console: Console) -
     console.print(_tokens(result))
     console.print(_times(result))
     console.print(_use(result))
-    if _has_wish(objective):
+    if objective.is_set:
         console.print(
             f"{result.met} of {result.requests} ({result.met_share:.1%}) meet {_wish(objective)}"
         )
@@ -42,29 +42,34 @@ def show_sweep(results: Sequence[SimulationResult], objective: Objective, consol
     has_price = results[0].price_per_hour is not None
     heads = [*results[0].settings, "devices", "hit rate", "L1", "L2", "L3"]
     heads += ["TTFT p50", "p99", "TPOT p50", "p99", "busy P", "D"]
-    heads += ["met"] if _has_wish(objective) else []
+    heads += ["met"] if objective.is_set else []
     heads += ["$/h", "$/1000"] if has_price else []
     table = Table()
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
-    best = cheapest(results) if _has_wish(objective) else None
+    best = _best(results) if objective.is_set else {}
     for result in results:
         cells = [_said(value) for value in result.settings.values()] + _row(result)
-        cells += [f"{result.met_share:.1%}"] if _has_wish(objective) else []
+        cells += [f"{result.met_share:.1%}"] if objective.is_set else []
         prices = (result.price_per_hour, result.price_per_1000_requests)
         cells += [f"{price:.2f}" for price in prices if price is not None]
-        table.add_row(*cells, style="bold green" if result is best else None)
+        table.add_row(*cells, style="bold green" if result in best.values() else None)
     console.print(table)
-    if _has_wish(objective):
-        console.print(_advice(best, objective), soft_wrap=True)
+    for scale, one in best.items():
+        console.print(_advice(one, scale, objective), soft_wrap=True)
+
+
+def _best(results: Sequence[SimulationResult]) -> dict[object, SimulationResult | None]:
+    """The cheapest for each speed of the load: a cluster for half of it is no cheaper one."""
+    scales = dict.fromkeys(result.settings.get("time-scale") for result in results)
+    return {
+        scale: cheapest([one for one in results if one.settings.get("time-scale") == scale])
+        for scale in scales
+    }
 
 
 def _said(value: object) -> str:
     return "unbounded" if value is None else str(value)
-
-
-def _has_wish(objective: Objective) -> bool:
-    return objective.ttft_ms is not None or objective.tpot_ms is not None
 
 
 def _wish(objective: Objective) -> str:
@@ -72,10 +77,10 @@ def _wish(objective: Objective) -> str:
     return " and ".join(f"{name} {value:g} ms" for name, value in wishes if value is not None)
 
 
-def _advice(best: SimulationResult | None, objective: Objective) -> str:
+def _advice(best: SimulationResult | None, scale: object, objective: Objective) -> str:
     wish = f"{_wish(objective)} for {objective.share:.0%} of requests"
     if best is None:
-        return f"none of these meets {wish}"
+        return f"none of these meets {wish}" + ("" if scale is None else f" at time-scale {scale}")
     setting = ", ".join(f"{name} {_said(value)}" for name, value in best.settings.items())
     price = "" if best.price_per_hour is None else f", ${best.price_per_hour:.2f} an hour"
     return f"cheapest with {wish}: {setting} ({best.devices} devices{price})"

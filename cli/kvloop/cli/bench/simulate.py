@@ -89,14 +89,13 @@ def _add_node_flags(group: argparse._ArgumentGroup) -> None:
     )
     flag(
         "--model",
-        default="llama-3.1-8b",
         metavar="NAME|config.json",
-        help="llama-3.1-8b, llama-3.1-70b, qwen2.5-7b, qwen2.5-32b, smollm2-135m, or a Hugging "
+        help="llama-3.1-8b (unset), llama-3.1-70b, qwen2.5-7b, qwen2.5-32b, smollm2-135m, or a Hugging "
         "Face config",
     )
     flag("--devices-per-node", type=whole, default=1, metavar="N", help="that hold one model")
-    flag("--weight-dtype", choices=("bf16", "fp8", "fp32"), default="bf16", help="of the weights")
-    flag("--kv-dtype", choices=("bf16", "fp8", "int8", "fp32"), default="bf16", help="of KV pages")
+    flag("--weight-dtype", choices=("bf16", "fp8", "fp32"), help="of the weights; unset: bf16")
+    flag("--kv-dtype", choices=("bf16", "fp8", "int8", "fp32"), help="of KV pages; the same")
     flag("--device-gib", type=number, metavar="GIB", help="of a node for KV; unset: what is left")
     flag("--pcie-gbps", type=number, metavar="G", help="gigabits/s between device and host memory")
     flag("--chunk-tokens", type=whole, metavar="N", help="prompt tokens of a step, at most")
@@ -221,8 +220,8 @@ def _run(args: argparse.Namespace) -> int:
         device=args.device,
         model=args.model,
         devices_per_node=args.devices_per_node,
-        weight_bytes=_BYTES[args.weight_dtype],
-        kv_bytes=_BYTES[args.kv_dtype],
+        weight_bytes=_BYTES.get(args.weight_dtype),
+        kv_bytes=_BYTES.get(args.kv_dtype),
         device_gib=args.device_gib,
         pcie_gbps=args.pcie_gbps,
         chunk_tokens=args.chunk_tokens,
