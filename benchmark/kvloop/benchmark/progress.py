@@ -72,6 +72,8 @@ class LiveProgress:
         if self._console.is_terminal:
             self._live.stop()
             return
+        with self._lock:
+            self._tally.end()
         self._is_over.set()
         self._lines.join(timeout=5.0)
         self._print(self.line())
@@ -167,6 +169,8 @@ def _where(tally: Tally) -> str:
     if segment is None:
         if tally.over == tally.planned:
             return "done"
+        if tally.is_over:
+            return "ended early"
         return "between two arms" if tally.over else "warming up"
     parts = [f"arm {segment.arm}"]
     if tally.num_steps > 1:

@@ -73,6 +73,7 @@ class Tally:
         self.num_steps = len({s.step for s in segments})
         self.segment: Segment | None = None
         self.in_flight = 0
+        self.is_over = False
         self.arms: defaultdict[Arm, ArmTally] = defaultdict(ArmTally)
         self.errors: Counter[str] = Counter()
 
@@ -97,6 +98,10 @@ class Tally:
         # Turns that were not sent are over, too.
         self._over += self._planned_of.get(_place(result), 0)
         self._outcomes_here, self.in_flight, self.segment = 0, 0, None
+
+    def end(self) -> None:
+        """Nothing comes any more, whether or not all of it came."""
+        self.is_over, self.segment = True, None
 
     @property
     def over(self) -> int:

@@ -195,6 +195,14 @@ def test_before_the_first_arm_the_run_warms_up_and_between_arms_it_says_so(
     assert live.line().endswith("; done")
 
 
+def test_a_run_that_was_cut_short_ends_with_these_words(made: Run, clock: Clock) -> None:
+    live = progress(made, clock, is_terminal=False)
+    with live:
+        hold(live, made, 1, outcomes=2)
+    assert lines(live)[-1].startswith("14 of 48 requests")
+    assert lines(live)[-1].endswith("; ended early")
+
+
 def test_memory_does_not_grow_with_the_run(made: Run, clock: Clock) -> None:
     tally = Tally(MadeUpLoad(shape=SHAPE), plan(made), clock)
     for _ in range(LATEST + 10):
@@ -231,7 +239,7 @@ def test_off_a_terminal_lines_come_though_no_request_ends(made: Run, clock: Cloc
     with live:
         hold(live, made, 0, outcomes=2)
         assert all("of 48 requests" in line for line in wait_for_lines(live, 3))
-    last = lines(live)[-1]
+        last = lines(live)[-1]
     assert last.startswith("2 of 48 requests") and "arm on, round 1 of 2" in last
 
 
