@@ -134,6 +134,16 @@ def test_a_report_goes_to_json_and_back(shape: dict[str, object]) -> None:
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
 
 
+def test_the_load_is_that_of_the_arm_that_answered_most() -> None:
+    every = [sample("on", 0, 1), sample("on", 0, 2, reusable_tokens=50)]
+    more = [sample("all_miss", 0, 1), sample("all_miss", 1, 1), sample("all_miss", 0, 2)]
+    load = Load(conversations=conversations(2, 2))
+    text = text_of(MadeRun(samples=[*every, *more], load=load).report())
+    rows = [line.split() for line in text.splitlines()]
+    assert ["1", "2", "200", "0.0%", "0.0%", "0.0%"] in rows
+    assert ["all", "3", "300", "25.0%", "0.0%", "0.0%"] in rows
+
+
 def test_a_failure_is_shown_with_its_kind_place_and_message() -> None:
     text = text_of(RUN.report())
     assert (

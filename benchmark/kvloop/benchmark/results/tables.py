@@ -124,10 +124,13 @@ def _hit_table(report: Report) -> Group:
 
 
 def _load_cells(each: Sequence[Summary | None]) -> tuple[str, ...]:
-    first = max((s for s in each if s is not None), key=lambda s: s.reusable_rate, default=None)
-    if first is None or not first.requests:
+    """Of the arm that answered most; what all could reuse is that of the best."""
+    known = [summary for summary in each if summary is not None and summary.requests]
+    if not known:
         return ("-", "-", "-")
-    return str(first.requests), str(first.prompt_tokens), f"{first.reusable_rate:.1%}"
+    most = max(known, key=lambda s: s.requests)
+    possible = max(s.reusable_rate for s in known)
+    return str(most.requests), str(most.prompt_tokens), f"{possible:.1%}"
 
 
 def _hit(summary: Summary | None) -> str:
