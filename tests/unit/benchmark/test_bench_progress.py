@@ -238,7 +238,7 @@ def test_off_a_terminal_lines_come_though_no_request_ends(made: Run, clock: Cloc
     live = progress(made, clock, is_terminal=False, line_every_s=0.01)
     with live:
         hold(live, made, 0, outcomes=2)
-        assert all("of 48 requests" in line for line in wait_for_lines(live, 3))
+        assert all("of 48 requests" in line for line in wait_for_lines(live, len(lines(live)) + 3))
         last = lines(live)[-1]
     assert last.startswith("2 of 48 requests") and "arm on, round 1 of 2" in last
 
