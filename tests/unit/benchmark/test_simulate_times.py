@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 from simulated import profile, prompt, simulate, timed
 
+from kvloop.benchmark.simulate.device import find_device
+from kvloop.benchmark.simulate.model_shape import read_model
+from kvloop.benchmark.simulate.profile import profile_of
 from kvloop.shared_cache.errors import ConfigError
 
 
@@ -186,6 +189,41 @@ def test_a_decode_node_takes_no_more_than_its_own_network_card() -> None:
     assert one.use.received_bytes == 200_000
     two = simulate(load, prefill=2, decode=2, network_gbps=0.001).served
     assert [served.ttft_s for served in two] == [near(0.8), near(0.8)]
+
+
+@pytest.mark.parametrize(
+    ("history", "tokens", "direct_ms", "kernel_ms"),
+    [(16384, 512, 48.0, 56.4), (16384, 64, 43.2, 49.6), (4096, 64, 21.4, 23.1)],
+)
+def test_a_history_in_l2_comes_to_an_h100_as_was_measured_or_a_little_sooner(
+    history: int, tokens: int, direct_ms: float, kernel_ms: float
+) -> None:
+    """docs/gpu.md, a long history's first token: how bus and computing hinder each other is not
+    simulated, and explains what is missing."""
+    costs = profile_of(find_device("h100"), read_model("llama-3.1-8b"))
+    turns = [
+        prompt(0, history, output_length=1),
+        prompt(1, 20480, chat=5, output_length=1, at_s=60.0),  # takes L1
+        prompt(2, history + tokens, chat=0, output_length=1, at_s=120.0),
+    ]
+    last = simulate(timed(*turns), costs, l1_pages=1280, l2_pages=4000).served[2]
+    assert last.found.host == history
+    assert 0.9 * direct_ms < 1000 * last.compute_s < 1.02 * direct_ms
+    assert 0.75 * kernel_ms < 1000 * last.compute_s
+
+
+def test_an_8b_prompt_and_its_answer_on_an_h100_take_what_a_pencil_says() -> None:
+    costs = profile_of(find_device("h100"), read_model("llama-3.1-8b"))
+    (one,) = simulate(
+        timed(prompt(0, 4096, output_length=101)), costs, network_gbps=100.0, l2_pages=300
+    ).served
+    # 13.96 GFLOP a token at 494.5 TFLOP/s, two chunks of 2,048: 57.8 ms each; 524,288 FLOP a pair:
+    # 2.2 and 6.7 ms; 128 KiB of context a token at 218 GB/s: 1.2 and 2.5 ms; one of 32 layers of
+    # the second chunk behind them at 12.5 GB/s: 0.67 ms; one question to L3 before: 1 ms
+    parts = (57.8, 57.8, 2.2, 6.7, 1.2, 2.5, 0.67, 1.0)
+    assert 1000 * one.ttft_s == pytest.approx(sum(parts), rel=2e-3)
+    # the floor, and 4,145 tokens of 128 KiB at 2.345 TB/s
+    assert 1000 * (one.tpot_s or 0) == pytest.approx(17 + 0.2317, rel=1e-3)
 
 
 def test_what_decode_holds_is_not_sent_though_prefill_computes_it_again() -> None:

@@ -90,8 +90,8 @@ def _add_node_flags(group: argparse._ArgumentGroup) -> None:
     flag(
         "--model",
         metavar="NAME|config.json",
-        help="llama-3.1-8b (unset), llama-3.1-70b, qwen2.5-7b, qwen2.5-32b, smollm2-135m, or a Hugging "
-        "Face config",
+        help="llama-3.1-8b (unset), llama-3.1-70b, qwen2.5-7b, qwen2.5-32b, smollm2-135m, or a "
+        "Hugging Face config",
     )
     flag("--devices-per-node", type=whole, default=1, metavar="N", help="that hold one model")
     flag("--weight-dtype", choices=("bf16", "fp8", "fp32"), help="of the weights; unset: bf16")
