@@ -81,6 +81,19 @@ def test_the_first_token_of_later_turns_leaves_the_first_turn_out() -> None:
     assert 0.5 < every.value < 1
 
 
+def test_a_claim_counts_the_conversations_that_have_such_a_number() -> None:
+    longer = [
+        each
+        for arm, ttft in (("on", fast), ("bypassed", slow))
+        for each in held(arm, ttft)  # type: ignore[arg-type]
+        if each.turn == 1 or each.conversation < 4
+    ]
+    run = run_of(longer)
+    assert claim(run, "ttft").num_conversations == NUM
+    later = claim(run, "ttft_later_turns")
+    assert (later.num_conversations, later.low) == (4, None)
+
+
 def test_all_measures_have_a_median_and_a_mean() -> None:
     names = {c.name for c in claims(run_of(held("on", fast), held("bypassed", slow)).data)}
     measures = ("ttft_later_turns", "ttft", "itl", "tpot", "e2e")

@@ -112,10 +112,10 @@ def _claims_of(run: RunData, both: Pair) -> Iterator[Claim]:
             (f"{measure.name}_mean", "on average", mean),
         ):
             if _is_ratio(found):
-                yield _claim(both, name, found, _words(both, measure, middle, found))
+                yield _claim(both, name, found, _words(both, measure, middle, found), len(ours))
     rate = _output_rate(run, both)
     if rate is not None and both.units:
-        yield _claim(both, "output_rate", rate, _rate_words(both, rate))
+        yield _claim(both, "output_rate", rate, _rate_words(both, rate), len(both.units))
 
 
 def _is_ratio(interval: Interval) -> bool:
@@ -124,7 +124,8 @@ def _is_ratio(interval: Interval) -> bool:
     return all(end is None or 0 < end < math.inf for end in ends)
 
 
-def _claim(both: Pair, name: str, interval: Interval, words: str) -> Claim:
+def _claim(both: Pair, name: str, interval: Interval, words: str, num: int) -> Claim:
+    """`num`: conversations that have such a number; some have no later turn."""
     return Claim(
         name=name,
         arm=both.arm,
@@ -132,7 +133,7 @@ def _claim(both: Pair, name: str, interval: Interval, words: str) -> Claim:
         value=interval.value,
         low=interval.low,
         high=interval.high,
-        num_conversations=len(both.units),
+        num_conversations=num,
         words=words,
     )
 
