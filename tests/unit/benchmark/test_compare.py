@@ -1,5 +1,6 @@
 """Two reports side by side: what is compared with what, and what comes of it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -234,6 +235,8 @@ def test_that_nothing_was_even_sent_is_a_regression() -> None:
     )
     cut = replace(report(), arms=arms, samples=(), is_cut_short=True)
     assert row(compared(report(), cut), "error_share").verdict == "regression"
+    gate = Tolerances(rules=(("*", math.inf), ("ttft_mean_later", 0.1)))
+    assert compared(report(), cut, tolerances=gate).has_regressed
     assert not compared(cut, cut).has_regressed and not compared(cut, report()).has_regressed
 
 
