@@ -72,10 +72,11 @@ def test_more_devices_a_node_compute_and_move_more() -> None:
     assert four.pcie_bytes_per_s == 4 * one.pcie_bytes_per_s
 
 
-def test_reading_the_weights_bounds_a_step_of_decode() -> None:
+def test_reading_the_weights_bounds_every_step() -> None:
     quick = profile_of(replace(H100, floor_s=0.0), LLAMA)
     # 15 GB at 70 % of 3.35 TB/s
     assert quick.decode_base_s(1) == pytest.approx(0.0064, rel=0.02)
+    assert quick.prefill_step_s([(1, 0)]) == pytest.approx(0.0064, rel=0.02)
     assert quick.decode_base_s(1000) == pytest.approx(0.030, rel=0.1)
 
 

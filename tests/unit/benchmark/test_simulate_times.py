@@ -128,6 +128,21 @@ def test_a_turn_that_follows_at_once_waits_for_what_decode_is_storing() -> None:
     assert later.found.storage_by_decode == 32 and later.reserve_s == near(0.05)
 
 
+def test_a_turn_waits_half_a_second_at_most_for_what_decode_is_storing() -> None:
+    second = prompt(1, 200, chat=0, follows=0)
+    load = timed(prompt(0, 100, output_length=41), second)
+    assert simulate(load, profile(fetch_latency_s=5.0)).served[1].reserve_s == near(0.5)
+
+
+def test_nodes_that_are_equal_get_prompts_in_turn() -> None:
+    load = timed(*(prompt(n, 20, at_s=10.0 * n) for n in range(6)))
+    served = simulate(load, prefill=3, decode=2).served
+    assert [one.prefill for one in served[3:]] == [one.prefill for one in served[:3]]
+    assert {one.prefill for one in served} == {0, 1, 2}
+    assert [one.decode for one in served[::2]] == [served[0].decode] * 3
+    assert {one.decode for one in served} == {0, 1}
+
+
 def test_what_comes_from_l2_takes_its_time_on_the_bus_beside_computing() -> None:
     # L1 holds one prompt: the second takes the first one's pages out
     turns = [prompt(0, 320), prompt(1, 336, at_s=10.0), prompt(2, 336, chat=0, at_s=20.0)]
@@ -144,6 +159,7 @@ def test_what_comes_from_l2_takes_its_time_on_the_bus_beside_computing() -> None
     ("changes", "costs", "seconds"),
     [
         ({"l3_gbps": 0.00256}, {}, 1.0),
+        ({"network_gbps": 0.00256}, {}, 1.0),
         ({}, {"fetch_token_s": 0.001}, 0.32),
         ({}, {"fetch_latency_s": 0.2}, 0.4),
     ],
@@ -158,6 +174,16 @@ def test_what_comes_from_l3_is_waited_for(
     late = simulate(turns, profile(**costs), **{**small, "l2_pages": 40}, **changes).served[3]
     assert late.found.storage == 320
     assert late.queue_s == near(seconds)
+
+
+def test_a_card_that_reads_from_l3_is_not_the_one_that_decode_receives_by() -> None:
+    others = [prompt(n, 320, at_s=1000.0 * n) for n in (1, 2)]
+    late = [prompt(3, 336, chat=0, at_s=5000.0), prompt(4, 320, at_s=5000.0, output_length=1)]
+    sizes = {"l1_pages": 21, "l2_pages": 40, "prefetch_policy": "wait_complete"}
+    ran = simulate(timed(prompt(0, 320), *others, *late), network_gbps=0.00256, **sizes)
+    assert ran.served[3].found.storage == 320
+    # 320,000 bytes a second each way: it is sent while the other one's pages come
+    assert ran.served[4].ttft_s == near(1.0)
 
 
 def test_a_prompt_does_not_wait_for_an_l3_that_is_slower_than_computing() -> None:
