@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from kvloop.benchmark.driver.options import DriveOptions
 from kvloop.benchmark.driver.target import Target
 from kvloop.benchmark.sample import Failure, Sample
 from kvloop.benchmark.workloads.plan import Content, Conversation, Message, Said, Turn
+
+_LONGEST_S = 200.0
+"""A test's timeout does not interrupt uvloop: a run that hangs must end by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,7 @@ def hold(
     """Drive it; without warm-up and with 20 s of patience, unless options say otherwise."""
 
     async def main() -> Driven:
-        async with open_session() as http:
+        async with asyncio.timeout(_LONGEST_S), open_session() as http:
             return await drive(
                 http,
                 Target(**{"url": url, "model": "stub", "content": talk.content, **(target or {})}),

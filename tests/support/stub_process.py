@@ -23,7 +23,7 @@ class RunningStub:
     process: subprocess.Popen[str]
 
     def seen(self) -> dict[str, Any]:
-        """`requests` (bodies, in order), `most_streams`, `cpu_s`."""
+        """`requests` (bodies, in order), `last_head`, `most_streams`, `cpu_s`."""
         with urllib.request.urlopen(f"{self.url}/requests", timeout=20) as answer:
             return json.loads(answer.read())  # type: ignore[no-any-return]
 

@@ -3,8 +3,8 @@
     python stub_server.py --port 0 --interval-ms 100
 
 Prints its port, then serves until it is killed. It imports nothing of kvloop, and uvloop only
-where that is there. GET /requests tells what it was asked, how many streams it had at once at
-most, and the CPU seconds it has used.
+where that is there. GET /requests tells what it was asked, the head of the last such request, how
+many streams it had at once at most, and the CPU seconds it has used.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Stub:
 
     args: argparse.Namespace
     requests: list[dict[str, Any]] = field(default_factory=list)
+    last_head: str = ""
     pages: set[int] = field(default_factory=set)
     num_answered: int = 0
     num_streams: int = 0
@@ -109,6 +110,7 @@ class Connection(asyncio.Protocol):
         elif method == b"GET":
             self._get(path.decode())
         else:
+            self._stub.last_head = head.decode()
             self._post(json.loads(rest[:length]))
 
     def _get(self, path: str) -> None:
@@ -117,7 +119,7 @@ class Connection(asyncio.Protocol):
         elif path == "/requests":
             stub = self._stub
             seen = {"requests": stub.requests, "most_streams": stub.most_streams}
-            self._json(200, seen | {"cpu_s": time.process_time()})
+            self._json(200, seen | {"last_head": stub.last_head, "cpu_s": time.process_time()})
         else:
             self._json(404, {"error": {"message": f"no {path}"}})
 
@@ -182,6 +184,8 @@ class Connection(asyncio.Protocol):
         cached = self._stub.num_cached(body, words)
         usage: dict[str, Any] = {"prompt_tokens": len(words), "completion_tokens": num_tokens}
         usage["prompt_tokens_details"] = {"cached_tokens": cached}
+        if self._args.odd_usage:
+            usage["prompt_tokens"] = "many"
         if self._args.kvloop:
             mode = (body.get("kvloop") or {}).get("cache", "on")
             source = "storage" if mode == "l3_only" else "device"
@@ -263,6 +267,7 @@ def _parse() -> argparse.Namespace:
     flag("--garbage-after", type=int, help="tokens, then an event that is no JSON")
     flag("--not-streamed", action="store_true", help="one JSON instead of a stream")
     flag("--no-usage", action="store_true")
+    flag("--odd-usage", action="store_true", help="a number of tokens that is no number")
     flag("--no-token-ids", action="store_true")
     return parser.parse_args()
 

@@ -69,6 +69,15 @@ def test_a_whole_prompt_takes_no_history_and_what_it_repeats_is_counted() -> Non
     assert [one.reusable_tokens for one in driven.samples] == [0, 30, 35]
 
 
+def test_a_turn_that_failed_is_a_gap_where_the_next_one_is_whole_by_itself() -> None:
+    said = {(0, turn): Said(ids=tuple(range(20 + turn)), is_whole=True) for turn in (1, 2, 3)}
+    with running_stub("--refuse-first", "1") as stub:
+        driven = hold(stub.url, Talk(conversations=[turns(3)], said=said))
+        assert prompts(stub) == [list(one.ids) for one in said.values()]
+    assert [(one.kind, one.turn) for one in driven.failures] == [("http_429", 1)]
+    assert [(one.turn, one.reusable_tokens) for one in driven.samples] == [(2, 0), (3, 22)]
+
+
 def test_a_branch_begins_with_its_parents_first_turns_and_answers() -> None:
     branch = Conversation(turns=turns(1).turns, branch=Branch(parent=0, turns=1))
     nested = Conversation(turns=turns(1).turns, branch=Branch(parent=1, turns=2))

@@ -10,6 +10,7 @@ from driving import Notes, Talk, hold, segment, turns
 from stub_process import running_stub
 
 from kvloop.benchmark.sample import Failure, Sample
+from kvloop.benchmark.workloads.plan import Conversation, Turn
 
 pytestmark = pytest.mark.integration
 
@@ -23,11 +24,13 @@ TALK = Talk(conversations=[turns(3), turns(3)])
         (("--share-503", "1"), "http_503", "made up refusal"),
         (("--refuse-field", "ignore_eos"), "http_400", "ignore_eos"),
         (("--truncate-after", "2"), "truncated", "DONE"),
+        (("--truncate-after", "0"), "truncated", "DONE"),
         (("--cut-after", "2"), "disconnect", ""),
         (("--error-after", "2"), "stream_error", "made up error"),
         (("--garbage-after", "2"), "bad_event", "oops"),
         (("--not-streamed",), "not_streamed", "application/json"),
         (("--no-usage",), "no_usage", "include_usage"),
+        (("--odd-usage",), "bad_usage", "usage.prompt_tokens"),
         (("--no-token-ids",), "no_token_ids", "--text"),
     ],
 )
@@ -39,6 +42,22 @@ def test_a_failed_request_is_counted_by_kind_and_ends_its_conversation(
     assert [(one.kind, one.turn) for one in driven.failures] == [(kind, 1)] * 2
     assert words in driven.failures[0].message
     assert not driven.samples and not driven.is_cut_short
+
+
+def test_an_answer_without_end_is_cut_at_its_most_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvloop.benchmark.driver.api.MAX_ANSWER_BYTES", 3000)
+    talk = Talk(conversations=[Conversation(turns=(Turn(output_length=10_000),)), turns(1)])
+    with running_stub("--interval-ms", "1") as stub:
+        driven = hold(stub.url, talk)
+    assert [(one.kind, one.conversation) for one in driven.failures] == [("too_long", 0)]
+    assert "3000 bytes" in driven.failures[0].message
+    assert [one.conversation for one in driven.samples] == [1]
+
+
+def test_no_answer_is_asked_for_that_would_have_to_be_decompressed() -> None:
+    with running_stub() as stub:
+        hold(stub.url, Talk(conversations=[turns(1)]))
+        assert "accept-encoding: identity" in stub.seen()["last_head"].lower().split("\r\n")
 
 
 def test_a_stream_that_stops_is_stalled_and_one_that_goes_on_too_long_is_a_timeout() -> None:
@@ -94,6 +113,27 @@ def test_a_server_that_dies_ends_the_run_early_with_what_was_measured() -> None:
     assert {one.kind for one in driven.failures} <= {"connect", "disconnect"}
     assert "the server was gone" in driven.warnings[0]
     assert driven.segments[0].ended_at > 0
+
+
+def test_a_server_that_hangs_ends_the_run_early_too() -> None:
+    talk = Talk(conversations=[turns(1) for _ in range(30)])
+    with running_stub() as stub:
+
+        class Stopping(Notes):
+            def outcome(self, outcome: Sample | Failure) -> None:
+                super().outcome(outcome)
+                if len([one for one in self.said if one.startswith("Sample")]) == 3:
+                    stub.process.send_signal(signal.SIGSTOP)
+
+        driven = hold(
+            stub.url,
+            talk,
+            listener=Stopping(),
+            **{"clients": 2, "give_up_after": 2, "probe_s": 0.5, "stall_timeout_s": 0.5},
+        )
+    assert driven.is_cut_short and driven.samples
+    assert {one.kind for one in driven.failures} == {"stalled"} and len(driven.failures) <= 4
+    assert "--give-up-after" in driven.warnings[0]
 
 
 def test_lost_requests_with_answers_between_them_end_nothing() -> None:

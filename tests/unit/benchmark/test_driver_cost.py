@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvloop.benchmark.arms import Arm
 from kvloop.benchmark.driver.core_wait import core_wait_s, wait_share
 from kvloop.benchmark.driver.cost import judge_cost, most_lag_ms
 from kvloop.benchmark.driver.lag import LagHistogram, LagMonitor
@@ -16,8 +17,9 @@ from kvloop.benchmark.results.document import Spread
 from kvloop.benchmark.sample import Sample
 
 
-def sample(ttft_s: float, itl_s: float = 0.0, tokens: int = 1) -> Sample:
+def sample(ttft_s: float, itl_s: float = 0.0, tokens: int = 1, arm: Arm = "on") -> Sample:
     return Sample(
+        arm=arm,
         conversation=0,
         turn=1,
         sent_at=0.0,
@@ -48,6 +50,19 @@ def test_a_tenth_of_the_shorter_median_shows_and_2_ms_at_least() -> None:
     assert most_lag_ms([sample(0.004)]) == most_lag_ms([]) == 2.0
 
 
+def test_the_arm_with_the_shortest_times_is_what_lag_shows_in() -> None:
+    fast, slow = [sample(0.03)] * 2, [sample(1.0, arm="all_miss")] * 3
+    assert most_lag_ms([*fast, *slow]) == pytest.approx(3.0)
+
+
+def test_the_words_say_no_more_than_the_lag_tells() -> None:
+    some = judge_cost(SLOW, Spread(mean=1, p50=1, p90=2, p99=6, max=9), 0.2, 7)
+    assert "The slowest times are longer than the server's." in some.words
+    every = judge_cost(SLOW, Spread(mean=6, p50=6, p90=7, p99=8, max=9), 0.2, 7)
+    assert "Times are longer than the server's." in every.words
+    assert "Times may be longer" in judge_cost(SLOW, lag(1.0), 0.93, 7).words
+
+
 def test_a_late_loop_is_a_bottleneck_where_that_shows_in_the_times() -> None:
     late, fine = judge_cost(SLOW, lag(5.1), 0.2, 7), judge_cost(SLOW, lag(4.9), 0.2, 7)
     assert late.is_bottleneck and "5.1 ms" in late.words and "5.0 ms" in late.words
@@ -62,8 +77,8 @@ def test_a_full_core_is_a_bottleneck() -> None:
 
 def test_others_that_kept_it_from_a_core_are_named_where_it_was_late() -> None:
     starved = judge_cost(SLOW, lag(9.0), 0.2, 7, wait_share=0.4)
-    assert "kept it from a core for 40% of the time" in starved.words
-    assert "from a core" not in judge_cost(SLOW, lag(9.0), 0.2, 7, wait_share=0.01).words
+    assert "waited for a core for 40% of the time" in starved.words
+    assert "for a core" not in judge_cost(SLOW, lag(9.0), 0.2, 7, wait_share=0.01).words
     assert not judge_cost(SLOW, lag(1.0), 0.2, 7, wait_share=0.4).is_bottleneck
 
 
@@ -76,6 +91,7 @@ def test_the_wait_for_a_core_is_a_share_of_the_time_or_unknown() -> None:
 
 def test_a_run_without_lag_or_sample_has_a_verdict_too() -> None:
     assert not judge_cost([], None, 0.0, 0).is_bottleneck
+    assert not judge_cost([], lag(50.0), 0.0, 0).is_bottleneck  # there is no time to be wrong
 
 
 @given(st.lists(st.floats(1e-5, 100.0), min_size=1, max_size=300))
@@ -110,6 +126,28 @@ async def test_a_blocked_loop_is_seen() -> None:
     assert spread is not None and spread.max >= 180
     # two thirds of the time the loop was blocked: half of all that came waited for long
     assert spread.p50 >= 20
+
+
+async def test_a_loop_that_is_late_while_nothing_is_under_way_is_not_counted() -> None:
+    busy = False
+    with LagMonitor(lambda: busy) as monitor:
+        await asyncio.sleep(0.05)
+        time.sleep(0.3)
+        await asyncio.sleep(0.05)
+        assert monitor.lags.spread() is None
+        busy = True
+        await asyncio.sleep(0.05)
+    assert monitor.lags.spread() is not None
+
+
+async def test_a_loop_that_is_late_just_before_the_last_stream_ends_is_counted() -> None:
+    busy = True
+    with LagMonitor(lambda: busy) as monitor:
+        time.sleep(0.3)
+        busy = False
+        await asyncio.sleep(0.05)
+    spread = monitor.lags.spread()
+    assert spread is not None and spread.max >= 250
 
 
 async def test_what_blocks_the_loop_in_a_pause_is_no_lag() -> None:

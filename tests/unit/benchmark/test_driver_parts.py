@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import resource
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvloop.benchmark.arms import Segment
+from kvloop.benchmark.driver.api import Exchange
 from kvloop.benchmark.driver.bad_answer import BadAnswer
 from kvloop.benchmark.driver.forks import Forks, Standing
+from kvloop.benchmark.driver.gate import Gate
 from kvloop.benchmark.driver.history import IdHistory, TextHistory, num_equal
 from kvloop.benchmark.driver.listener import Listeners, Silence
 from kvloop.benchmark.driver.loop import allow_open_files
 from kvloop.benchmark.driver.options import DriveOptions
+from kvloop.benchmark.driver.outcome import Place, Plan, to_sample
 from kvloop.benchmark.driver.patience import Patience
 from kvloop.benchmark.driver.retry_after import parse_retry_after
 from kvloop.benchmark.driver.stream import StreamedAnswer
+from kvloop.benchmark.driver.target import Target
+from kvloop.benchmark.driver.watch import ServerWatch
 from kvloop.benchmark.results.document import SegmentResult
 from kvloop.benchmark.sample import Failure, Sample
 from kvloop.benchmark.workloads.plan import Branch, Conversation, Said, Turn
@@ -172,6 +178,118 @@ async def test_a_cancelled_request_is_cancelled_not_late() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_only_losses_in_a_row_have_the_server_probed_and_each_such_row_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probes, gone = list[Any](), list[str]()
+
+    async def is_alive(http: object, url: str, within_s: float) -> bool:
+        probes.append(url)
+        return True
+
+    monkeypatch.setattr("kvloop.benchmark.driver.watch.is_alive", is_alive)
+    options = DriveOptions(give_up_after=2)
+    watch = ServerWatch(None, "u", options, gone.append)  # type: ignore[arg-type]
+    for kind in ("connect", None, "disconnect", "http_503", "stalled", "timeout", "connect"):
+        watch.note(kind)
+    await watch.passed()
+    assert not probes
+    for num in (1, 2):
+        watch.note("stalled")
+        watch.note("disconnect")
+        await watch.passed()
+        assert len(probes) == num and not gone
+    await watch.close()
+
+
+async def test_a_server_that_answers_no_probe_is_gone_and_is_not_asked_without_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probes, gone = list[Any](), list[str]()
+
+    async def is_alive(http: object, url: str, within_s: float) -> bool:
+        await asyncio.sleep(0)
+        probes.append(within_s)
+        return False
+
+    monkeypatch.setattr("kvloop.benchmark.driver.watch.is_alive", is_alive)
+    options = DriveOptions(give_up_after=1, probe_s=0.2)
+    watch = ServerWatch(None, "u", options, gone.append)  # type: ignore[arg-type]
+    watch.note("connect")
+    await watch.passed()
+    assert 1 <= len(probes) <= 3 and max(probes) <= 0.2
+    (words,) = gone
+    assert "1 requests in a row" in words and "for 0.2 s" in words
+
+
+async def test_the_watch_hears_of_answers_and_of_every_kind_of_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kinds, heard = ["connect", None, "http_429", "http_429", None], list[str | None]()
+
+    async def ask(*_: object, **__: object) -> None:
+        if (kind := kinds.pop(0)) is not None:
+            raise BadAnswer(kind, "", retry_after_s=0.0)
+
+    class Spy:
+        note = heard.append
+
+        async def passed(self) -> None:
+            heard.append("passed")
+
+    monkeypatch.setattr("kvloop.benchmark.driver.gate.ask", ask)
+    target = Target(url="u", model="m")
+    gate = Gate(None, target, DriveOptions(retry_429=2), Silence(), Spy())  # type: ignore[arg-type]
+    with pytest.raises(BadAnswer):
+        await gate.ask({})
+    await gate.ask({})
+    await gate.ask({})
+    assert heard == ["passed", "connect", "passed", None, "passed", "http_429", "http_429", None]
+    assert (gate.streams, gate.most_streams, gate.num_retries) == (0, 1, 2)
+
+
+PLAN = Plan(due_at=0.0, ready_at=0.0, output_length=1, reusable_tokens=0)
+COUNTED = {"prompt_tokens": 5, "completion_tokens": 1}
+
+
+def sample_with(usage: dict[str, Any]) -> Sample:
+    heard = StreamedAnswer(ids=[7], arrivals=[(2.0, 1)], ended_at=3.0)
+    exchange = Exchange(answer=heard, usage=usage, sent_at=1.0, ended_at=3.0)
+    return to_sample(
+        Place(conversation=0, turn=1, arm="on", step=0, round=0), PLAN, exchange, start=0.5
+    )
+
+
+def test_a_usage_that_can_be_counted_with_is_all_that_a_sample_needs() -> None:
+    one = sample_with(COUNTED)
+    assert (one.prompt_tokens, one.completion_tokens, one.cached_tokens) == (5, 1, None)
+    assert (one.sent_at, one.ended_at, one.ttft_s) == (0.5, 2.5, 1.0)
+    details = {"prompt_tokens_details": {"cached_tokens": 4}}
+    assert sample_with({**COUNTED, **details}).cached_tokens == 4
+    told = sample_with({**COUNTED, "kvloop": {"device": 4, "fallback": "no_decode"}})
+    assert told.fallback == "no_decode" and told.sources is not None and told.sources.device == 4
+
+
+@pytest.mark.parametrize(
+    ("usage", "named"),
+    [
+        ({"completion_tokens": 1}, "usage.prompt_tokens"),
+        ({"prompt_tokens": 5}, "usage.completion_tokens"),
+        ({**COUNTED, "prompt_tokens": "5"}, "usage.prompt_tokens"),
+        ({**COUNTED, "completion_tokens": -1}, "usage.completion_tokens"),
+        ({**COUNTED, "prompt_tokens_details": {"cached_tokens": "x"}}, "cached_tokens"),
+        ({**COUNTED, "kvloop": {"device": None}}, "usage.kvloop"),
+        ({**COUNTED, "kvloop": {"by_writer": [1]}}, "usage.kvloop"),
+    ],
+)
+def test_a_usage_that_cannot_be_counted_with_is_a_bad_answer_not_the_end(
+    usage: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(BadAnswer, match=named) as caught:
+        sample_with(usage)
+    assert caught.value.kind == "bad_usage"
 
 
 class Loud(Silence):

@@ -103,7 +103,13 @@ def test_an_error_event_ends_the_answer() -> None:
     assert caught.value.kind == "stream_error"
 
 
-@pytest.mark.parametrize("event", [b"{oops", b'{"choices": 3}', b'{"choices": [{"text": 1}]}'])
+@pytest.mark.parametrize(
+    "event",
+    [
+        *(b"{oops", b'{"choices": 3}', b'{"choices": [{"text": 1}]}'),
+        *(b'{"choices": [{"token_ids": [%d]}]}' % wrong for wrong in (-1, 1 << 70)),
+    ],
+)
 def test_an_event_that_is_no_json_or_not_of_its_shape_is_an_error(event: bytes) -> None:
     with pytest.raises(BadAnswer) as caught:
         read(b"data: " + event + b"\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kvloop.benchmark.driver.options import DriveOptions
 from kvloop.benchmark.run import RunConfig
 from kvloop.benchmark.workloads.plan import Workload
 from kvloop.cli.bench import common
@@ -54,12 +55,22 @@ def test_every_flag_of_the_load_and_of_patience_reaches_the_run(ran: list[RunCon
         *("--clients", "7", "--max-in-flight", "3", "--rate", "1,2.5", "--arrival", "uniform"),
         *("--warmup", "0", "--pause-s", "0.5", "--seed", "9", "--timeout-s", "5"),
         *("--stall-timeout-s", "2", "--retry-429", "4"),
+        *("--give-up-after", "6", "--probe-s", "1.5"),
     )
     options = config.options
     assert (options.clients, options.max_in_flight, options.arrival) == (7, 3, "uniform")
     assert (options.warmup, options.pause_s, options.seed) == (0, 0.5, 9)
     assert (options.timeout_s, options.stall_timeout_s, options.retry_429) == (5, 2, 4)
+    assert (options.give_up_after, options.probe_s) == (6, 1.5)
     assert config.rates == (1.0, 2.5)
+
+
+def test_flags_of_patience_that_are_not_given_are_as_the_driver_has_them(
+    ran: list[RunConfig],
+) -> None:
+    names = ("timeout_s", "stall_timeout_s", "retry_429", "give_up_after", "probe_s", "warmup")
+    given, driver = config_of(ran).options, DriveOptions()
+    assert [getattr(given, name) for name in names] == [getattr(driver, name) for name in names]
 
 
 def test_arms_objectives_and_prices_reach_the_run(ran: list[RunConfig]) -> None:
@@ -123,6 +134,8 @@ def test_the_environment_gives_the_api_key(
         (["--arm-body", "on=[]"], "--arm-body"),
         (["--extra-body", "[1]"], "--extra-body"),
         (["--clients", "0"], "--clients"),
+        (["--give-up-after", "0"], "--give-up-after"),
+        (["--probe-s", "0"], "--probe-s"),
         (["--node-metrics", "here"], "--node-metrics"),
     ],
 )

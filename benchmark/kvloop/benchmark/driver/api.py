@@ -81,7 +81,7 @@ async def _exchange(
 
 def _read(blocks: list[tuple[float, bytes]], content_type: str, sent_at: float) -> Exchange:
     answer = read_blocks(blocks)
-    if not answer.ended_at:
+    if not answer.ended_at and content_type != "text/event-stream":
         start = b"".join(block for _, block in blocks)[:200]
         raise BadAnswer(
             "not_streamed", f"no event stream but {content_type} (`stream` was true): {start!r}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 Kind = str
 """Short and countable: `http_429`, `connect`, `disconnect`, `timeout`, `stalled`, `truncated`,
-`stream_error`, `bad_event`, `not_json`, `empty`, `no_usage`, `no_token_ids`, `too_long`."""
-LOST: frozenset[Literal["connect", "disconnect"]] = frozenset({"connect", "disconnect"})
-"""Kinds that a server which is gone causes."""
+`stream_error`, `bad_event`, `not_streamed`, `empty`, `no_usage`, `bad_usage`, `no_token_ids`,
+`too_long`."""
+LOST: frozenset[Kind] = frozenset({"connect", "disconnect", "stalled"})
+"""Kinds that a server which is gone, or hangs, causes."""
 
 
 class BadAnswer(Exception):

@@ -1,4 +1,4 @@
-"""How long other processes kept this one's main thread from a core."""
+"""How long this process's main thread waited for a core: others had it, or a CPU limit."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ async def _drive(
 ) -> Driven:
     heads = new_heads(workload.say(-1, 1).ids)
     name = await warm_up(http, target, workload, segments, options, heads)
-    lag = LagMonitor()
+    lag = LagMonitor(lambda: gate.streams > 0)
     run = _Run(listener=listener, lag=lag)
     watch = ServerWatch(http, target.url, options, run.cut_short)
     gate = Gate(http, target, options, run.listener, watch)
@@ -132,8 +132,9 @@ class _Run:
         try:
             await self._task
         except asyncio.CancelledError:
-            if self.why_cut is None:
-                raise
+            task = asyncio.current_task()
+            if self.why_cut is None or (task is not None and task.cancelling()):
+                raise  # from outside: a second signal, too
 
     async def _hold_all(self, course: Course, segments: Sequence[Segment]) -> None:
         for number, segment in enumerate(segments):

@@ -118,10 +118,10 @@ class Holder:
             exchange = await course.gate.ask(body)
             if self._goes_on(number, index, place.turn):
                 standing.history.hear(said, exchange.answer)
+            sample = to_sample(place, plan, exchange, course.start)
         except BadAnswer as error:
             course.on_outcome(to_failure(place, error, time.monotonic() - course.start))
             raise
-        sample = to_sample(place, plan, exchange, course.start)
         course.on_outcome(sample)
         after = self._after(standing, said, sample, exchange.ended_at - self._began_at)
         self._forks.offer(number, after)

@@ -1,11 +1,11 @@
-"""By how much the event loop is late, sampled all along, in bounded memory."""
+"""By how much the event loop is late, sampled while that counts, in bounded memory."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -60,10 +60,13 @@ class LagMonitor:
 
     A loop that is blocked for a second would be noted once, though whatever came in that second had
     to wait: the calls that it could not even be asked for are noted too, each 10 ms less late.
+    Nothing is noted where `is_busy` is false both when it asks and when it is called: pauses and
+    thinking would hide what was late while it counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_busy: Callable[[], bool] = lambda: True) -> None:
         self.lags = LagHistogram()
+        self._is_busy, self._was_busy = is_busy, False
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
@@ -93,11 +96,13 @@ class LagMonitor:
         self._timer.cancel()
 
     def _ask(self) -> None:
+        self._was_busy = self._is_busy()
         self._due = time.monotonic() + _EVERY_S
         self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._note)
 
     def _note(self) -> None:
         lag_s = time.monotonic() - self._due
-        for missed in range(1 + int(min(lag_s, _MOST_S) / _EVERY_S)):
-            self.lags.add(lag_s - missed * _EVERY_S)
+        if self._was_busy or self._is_busy():
+            for missed in range(1 + int(min(lag_s, _MOST_S) / _EVERY_S)):
+                self.lags.add(lag_s - missed * _EVERY_S)
         self._ask()

@@ -35,7 +35,7 @@ class DriveOptions:
     max_retry_after_s: float = 30.0
     """Longest such wait; a longer Retry-After counts as this."""
     give_up_after: int = 10
-    """Failed connections in a row, over all clients, after which the server is probed."""
+    """Lost or silent requests in a row, over all clients, after which the server is probed."""
     probe_s: float = 10.0
     """How long a probed server has to answer anything at all; then the run is cut short."""
     pause_s: float = 0.0

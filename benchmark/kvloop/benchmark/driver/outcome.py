@@ -9,7 +9,7 @@ from typing import Any
 from kvloop.benchmark.arms import Arm
 from kvloop.benchmark.driver.api import Exchange
 from kvloop.benchmark.driver.bad_answer import BadAnswer
-from kvloop.benchmark.sample import Failure, Sample, parse_sources
+from kvloop.benchmark.sample import Failure, Sample, Sources, parse_sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,9 @@ class Plan:
 
 
 def to_sample(place: Place, plan: Plan, exchange: Exchange, start: float) -> Sample:
-    """Times from the run's `start`."""
+    """Times from the run's `start`; raises BadAnswer where the usage cannot be counted with."""
     usage, answer = exchange.usage, exchange.answer
-    num_completed = int(usage.get("completion_tokens") or 0)
+    num_completed = _count(usage.get("completion_tokens"), "completion_tokens")
     return Sample(
         conversation=place.conversation,
         turn=place.turn,
@@ -51,11 +51,11 @@ def to_sample(place: Place, plan: Plan, exchange: Exchange, start: float) -> Sam
         late_s=max(exchange.sent_at - plan.due_at, 0.0),
         ttft_s=exchange.ttft_s,
         itl_s=answer.gaps(),
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        prompt_tokens=_count(usage.get("prompt_tokens"), "prompt_tokens"),
         completion_tokens=num_completed,
         reusable_tokens=plan.reusable_tokens,
-        cached_tokens=_object(usage, "prompt_tokens_details").get("cached_tokens"),
-        sources=parse_sources(usage),
+        cached_tokens=_cached(usage),
+        sources=_sources(usage),
         fallback=_object(usage, "kvloop").get("fallback"),
         is_short=num_completed < plan.output_length,
         answer_digest=answer.digest,
@@ -74,6 +74,24 @@ def to_failure(place: Place, error: BadAnswer, at_s: float) -> Failure:
         message=str(error),
         at_s=at_s,
     )
+
+
+def _count(value: Any, name: str) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise BadAnswer("bad_usage", f"usage.{name} must be a number of tokens, got {value!r}")
+    return value
+
+
+def _cached(usage: Mapping[str, Any]) -> int | None:
+    value = _object(usage, "prompt_tokens_details").get("cached_tokens")
+    return None if value is None else _count(value, "prompt_tokens_details.cached_tokens")
+
+
+def _sources(usage: Mapping[str, Any]) -> Sources | None:
+    try:
+        return parse_sources(usage)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadAnswer("bad_usage", f"usage.kvloop: {error}") from error
 
 
 def _object(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:

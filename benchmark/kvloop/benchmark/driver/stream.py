@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,10 +19,13 @@ class _Delta(msgspec.Struct):
     """A thinking model's tokens are tokens."""
 
 
+_Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+
+
 class _Choice(msgspec.Struct):
     text: str | None = None
     delta: _Delta | None = None
-    token_ids: list[int] | None = None
+    token_ids: list[_Id] | None = None
     prompt_token_ids: list[int] | None = None
 
 

@@ -16,7 +16,7 @@ _BETWEEN_PROBES_S = 1.0
 
 
 class ServerWatch:
-    """Counts lost requests in a row, over all conversations.
+    """Counts lost or silent requests in a row, over all conversations.
 
     After `give_up_after` the server is asked for anything at all. While it is, nothing is sent; if
     it stays silent for `probe_s`, `on_gone` is called with the reason, once.
@@ -58,6 +58,7 @@ class ServerWatch:
                 return
             await asyncio.sleep(min(_BETWEEN_PROBES_S, left))
         self._on_gone(
-            f"the server was gone: {self._num_lost} requests in a row found no connection or lost "
-            f"it, and nothing answered for {self._options.probe_s:g} s; what was left was not sent"
+            f"the server was gone: {self._num_lost} requests in a row found no connection, lost it "
+            f"or were met with silence, and nothing answered for {self._options.probe_s:g} s "
+            "(--give-up-after, --probe-s); what was left was not sent"
         )

@@ -171,7 +171,7 @@ class DriverCost:
     """What driving the load cost this process, and whether that shows in the numbers."""
 
     lag_ms: Spread | None
-    """By how much the event loop was late, sampled all along."""
+    """By how much the event loop was late, sampled while a request was under way."""
     cpu_share: float
     """Of one core."""
     most_streams: int

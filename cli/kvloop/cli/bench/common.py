@@ -146,6 +146,20 @@ def _add_patience_flags(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="times that a refused request is sent again after its Retry-After",
     )
+    flag(
+        "--give-up-after",
+        type=flag_types.positive_int,
+        default=10,
+        metavar="N",
+        help="lost or silent requests in a row, after which the server is probed",
+    )
+    flag(
+        "--probe-s",
+        type=seconds,
+        default=10.0,
+        metavar="S",
+        help="for a probed server to answer at all, or the run is cut short",
+    )
 
 
 def _add_arm_flags(group: argparse._ArgumentGroup) -> None:
@@ -260,6 +274,8 @@ def _config(args: argparse.Namespace, outlets: Outlets) -> RunConfig:
             arrival=args.arrival,
             seed=args.seed,
             retry_429=args.retry_429,
+            give_up_after=args.give_up_after,
+            probe_s=args.probe_s,
             pause_s=args.pause_s,
         ),
         objectives=Objectives(ttft_ms=args.slo_ttft_ms, tpot_ms=args.slo_tpot_ms),
