@@ -201,6 +201,21 @@ def test_what_a_token_of_l3_costs_is_fitted_too() -> None:
     assert fitted.fetch_token_s == pytest.approx(0.002, rel=0.3)
 
 
+def test_what_the_fit_of_single_steps_misses_is_scaled_away() -> None:
+    # half of all prompts, and of all answers, met other work on the machine
+    samples = []
+    for number, one in enumerate(measured(chats(1, 24, 1, 1)).served):
+        made, slow = sample(one), 1.0 if number % 2 else 2.6
+        ttft_s, rest_s = made.ttft_s * slow, (made.e2e_s - made.ttft_s) * slow
+        at_s = 100.0 * number
+        samples.append(replace(made, sent_at=at_s, ttft_s=ttft_s, ended_at=at_s + ttft_s + rest_s))
+    made = report(samples)
+    fitted, _ = calibrate(made, profile(memory_bytes=1e9), config(), PAGE)
+    rows = check(made, Cluster(config(), fitted, report_load(made, PAGE)).run(), 0.25).rows[0]
+    assert rows.ttft.ratio == pytest.approx(1, abs=0.02)
+    assert rows.tpot is not None and rows.tpot.ratio == pytest.approx(1, abs=0.02)
+
+
 def test_prefill_and_decode_on_one_device_are_seen_to_slow_each_other() -> None:
     shared = replace(TRUE, prefill_slowdown=1.0, decode_slowdown=0.8)
     fitted, words = calibrated(measured(chats(1, 8, 5, 3), shared))
@@ -225,6 +240,9 @@ def test_a_miss_beyond_the_tolerance_is_said() -> None:
     slower = replace(TRUE, prefill_token_s=2 * TRUE.prefill_token_s)
     comparison = check(made, Cluster(config(), slower, report_load(made, PAGE)).run(), 0.25)
     assert not comparison.is_close and comparison.rows[0].ttft.ratio > 1.25
+    faster = replace(TRUE, prefill_token_s=TRUE.prefill_token_s / 2)
+    comparison = check(made, Cluster(config(), faster, report_load(made, PAGE)).run(), 0.25)
+    assert not comparison.is_close and comparison.rows[0].ttft.ratio < 0.75
 
 
 def test_tiers_are_counted_as_the_nodes_report_them() -> None:

@@ -70,11 +70,9 @@ def _chats(samples: Sequence[Sample]) -> list[_Chat]:
 
 def _check_beginnings(chats: Sequence[_Chat]) -> None:
     """What conversations share is not in a report: it would be simulated as computed."""
-    first: dict[tuple[int, int], Sample] = {}
-    for chat in chats:
-        first.setdefault(_place(chat[0]), chat[0])
-    cached = sum(sample.cached_tokens or 0 for sample in first.values())
-    prompts = sum(sample.prompt_tokens for sample in first.values())
+    first = [chat[0] for chat in chats]
+    cached = sum(sample.cached_tokens or 0 for sample in first)
+    prompts = sum(sample.prompt_tokens for sample in first)
     if cached > _SHARED * prompts:
         raise ConfigError(
             f"the run's first turns found {cached / prompts:.0%} of their tokens: its "
@@ -100,17 +98,12 @@ def _predecessors(chats: Sequence[_Chat]) -> list[int | None]:
     return found
 
 
-def _place(sample: Sample) -> tuple[int, int]:
-    """Its conversation; each step of a rate sweep holds it anew, under a salt of its own."""
-    return sample.step, sample.conversation
-
-
 class _Pages:
     """Page numbers of conversations: a prompt begins with what can be reused of the turn before."""
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
-        self._left: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._left: dict[int, tuple[int, ...]] = {}
         """Pages that each conversation's last turn left, its answer's too."""
         self._numbers = count()
 
@@ -119,9 +112,9 @@ class _Pages:
     ) -> Prompt:
         num, page_size = sample.prompt_tokens, self._page_size
         answered = num + max(sample.completion_tokens, 1) - 1
-        reused = self._left.get(_place(sample), ())[: sample.reusable_tokens // page_size]
+        reused = self._left.get(sample.conversation, ())[: sample.reusable_tokens // page_size]
         after = self._go_on(reused, answered // page_size)
-        self._left[_place(sample)] = after
+        self._left[sample.conversation] = after
         return Prompt(
             number=number,
             conversation=sample.conversation,
