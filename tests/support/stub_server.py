@@ -115,7 +115,9 @@ class Connection(asyncio.Protocol):
 
     def _get(self, path: str) -> None:
         if path == "/v1/models":
-            self._json(200, {"data": [{"id": "stub", "max_model_len": self._args.context}]})
+            owner = "kvloop" if self._args.kvloop else "stub"
+            card = {"id": "stub", "max_model_len": self._args.context, "owned_by": owner}
+            self._json(200, {"data": [card]})
         elif path == "/requests":
             stub = self._stub
             seen = {"requests": stub.requests, "most_streams": stub.most_streams}

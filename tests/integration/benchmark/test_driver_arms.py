@@ -7,7 +7,7 @@ from driving import Talk, hold, segment, turns
 from stub_process import running_stub
 
 from kvloop.benchmark.driver.bad_answer import BadAnswer
-from kvloop.benchmark.workloads.plan import Message, Said
+from kvloop.benchmark.workloads.plan import Branch, Conversation, Message, Said
 from kvloop.shared_cache.errors import ConfigError
 
 pytestmark = pytest.mark.integration
@@ -107,6 +107,27 @@ def test_warm_up_requests_are_sent_in_words_of_their_own_and_not_counted() -> No
         seen = [body["prompt"] for body in stub.seen()["requests"]]
     assert len(seen) == 5 and len(driven.samples) == 3
     assert seen[:2] == [list(TALK.say(-1, 1).ids), list(TALK.say(-2, 1).ids)]
+
+
+def test_warm_up_requests_have_the_first_segments_head_where_that_is_its_salt() -> None:
+    with running_stub() as stub:
+        hold(stub.url, TALK, warmup=1, target={"salting": "prompt"})
+        first, second = (body["prompt"] for body in stub.seen()["requests"][:2])
+    assert first[:4] == second[:4] != list(TALK.say(-1, 1).ids[:4])
+    assert first[12:] == list(TALK.say(-1, 1).ids[12:])
+
+
+def test_without_warm_up_answers_tell_that_the_server_is_kvloop() -> None:
+    with running_stub("--kvloop") as ours, running_stub() as other:
+        names = [hold(one.url, TALK).server_name for one in (ours, other)]
+    assert names == ["kvloop", "other"]
+
+
+def test_a_load_whose_branches_need_an_answers_ids_fails_the_warm_up_without_them() -> None:
+    branch = Conversation(turns=turns(1).turns, branch=Branch(parent=0, turns=1))
+    talk = Talk(conversations=[turns(1), branch])
+    with running_stub("--no-token-ids") as stub, pytest.raises(BadAnswer, match="use --text"):
+        hold(stub.url, talk, warmup=1)
 
 
 @pytest.mark.parametrize(

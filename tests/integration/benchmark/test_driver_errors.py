@@ -9,6 +9,10 @@ import pytest
 from driving import Notes, Talk, hold, segment, turns
 from stub_process import running_stub
 
+from kvloop.benchmark.driver.api import ask, open_session
+from kvloop.benchmark.driver.bad_answer import BadAnswer
+from kvloop.benchmark.driver.body import build_body
+from kvloop.benchmark.driver.target import Target
 from kvloop.benchmark.sample import Failure, Sample
 from kvloop.benchmark.workloads.plan import Conversation, Turn
 
@@ -95,6 +99,15 @@ def test_a_refused_request_is_sent_again_as_often_as_asked_for_and_the_wait_is_q
     (sample,) = driven.samples
     assert sample.queued_s >= 0.39 and sample.sent_at >= 0.39
     assert "2 times the server answered 429" in driven.warnings[0]
+
+
+async def test_how_long_a_refusal_asks_to_wait_is_read() -> None:
+    with running_stub("--share-429", "1", "--retry-after", "7") as stub:
+        target = Target(url=stub.url, model="stub")
+        async with open_session() as http:
+            with pytest.raises(BadAnswer) as caught:
+                await ask(http, target, build_body(target, [1], output_length=1))
+    assert (caught.value.kind, caught.value.retry_after_s) == ("http_429", 7.0)
 
 
 def test_a_longer_wait_than_allowed_is_cut_and_retries_end() -> None:

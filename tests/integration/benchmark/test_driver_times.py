@@ -97,6 +97,13 @@ async def test_the_servers_first_model_is_taken_with_its_context() -> None:
     assert other == ServedModel(name="other", context=None)
 
 
+async def test_kvloop_says_of_its_models_that_they_are_its_own() -> None:
+    with running_stub("--kvloop") as ours, running_stub() as other:
+        async with open_session() as http:
+            assert (await find_model(http, ours.url, None)).is_kvloop
+            assert not (await find_model(http, other.url, None)).is_kvloop
+
+
 async def test_a_server_that_is_not_there_is_named() -> None:
     with running_stub() as stub:
         pass

@@ -168,6 +168,15 @@ async def test_an_answer_that_talks_on_and_on_is_ended_at_its_deadline() -> None
     assert caught.value.kind == "timeout"
 
 
+async def test_patience_that_was_not_needed_leaves_nothing_behind() -> None:
+    wrong: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    async with Patience(0.1, 0.1):
+        pass
+    await asyncio.sleep(0.2)
+    assert not wrong
+
+
 async def test_a_cancelled_request_is_cancelled_not_late() -> None:
     async def request() -> None:
         async with Patience(20.0, 20.0):
@@ -240,12 +249,14 @@ async def test_the_watch_hears_of_answers_and_of_every_kind_of_failure(
             heard.append("passed")
 
     monkeypatch.setattr("kvloop.benchmark.driver.gate.ask", ask)
+    monkeypatch.setattr("kvloop.benchmark.driver.gate._RETRY_AFTER_S", 600.0)
     target = Target(url="u", model="m")
     gate = Gate(None, target, DriveOptions(retry_429=2), Silence(), Spy())  # type: ignore[arg-type]
     with pytest.raises(BadAnswer):
         await gate.ask({})
     await gate.ask({})
-    await gate.ask({})
+    async with asyncio.timeout(20):  # it was told to come again at once
+        await gate.ask({})
     assert heard == ["passed", "connect", "passed", None, "passed", "http_429", "http_429", None]
     assert (gate.streams, gate.most_streams, gate.num_retries) == (0, 1, 2)
 
