@@ -69,6 +69,11 @@ def test_extra_fields_win_and_objects_are_merged() -> None:
     assert merge({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
 
 
+def test_no_extra_field_makes_an_arm_another() -> None:
+    said = body("bypassed", extra_body={"kvloop": {"cache": "on"}})
+    assert said["kvloop"] == {"cache": "off"}
+
+
 def segment(arm: Arm, **fields: Any) -> Segment:
     values = {"step": 0, "round": 0, "conversations": (0,), "salt": "s", **fields}
     return Segment(arm=arm, **values)

@@ -68,7 +68,7 @@ def test_a_branch_is_due_once_its_parent_is_answered_and_its_client_has_thought(
 
 
 def test_a_rate_counts_requests_and_spreads_first_turns_only() -> None:
-    conversations = [conversation({"at_s": 50.0}, {}, {}, {}) for _ in range(3)]
+    conversations = [conversation({"at_s": 50.0}, {"at_s": 60.0}, {}, {}) for _ in range(3)]
     rated = Pace(conversations, segment(0, 1, 2, rate=8.0), DriveOptions(arrival="uniform"))
     # eight requests a second of four turns each: two conversations a second
     assert [rated.due_s(number, 0, 0.0) for number in range(3)] == [0.0, 0.5, 1.0]

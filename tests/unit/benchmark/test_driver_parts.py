@@ -18,7 +18,7 @@ from kvloop.benchmark.driver.forks import Forks, Standing
 from kvloop.benchmark.driver.gate import Gate
 from kvloop.benchmark.driver.history import IdHistory, TextHistory, num_equal
 from kvloop.benchmark.driver.listener import Listeners, Silence
-from kvloop.benchmark.driver.loop import allow_open_files
+from kvloop.benchmark.driver.loop import allow_open_files, run
 from kvloop.benchmark.driver.options import DriveOptions
 from kvloop.benchmark.driver.outcome import Place, Plan, to_sample
 from kvloop.benchmark.driver.patience import Patience
@@ -342,5 +342,7 @@ def test_the_limit_of_open_files_is_raised_and_never_lowered() -> None:
             allow_open_files(most)
             seen.append(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         assert seen == [300, 300]
+        run(asyncio.sleep(0))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 300
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

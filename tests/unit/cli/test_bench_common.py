@@ -159,9 +159,12 @@ def test_bodies_of_one_arm_given_apart_are_sent_together(ran: list[RunConfig]) -
         (("--arrival", "uniform"), "--rate"),
         (("--no-samples",), "--json"),
         (("--arm-body", "bypassed={}", "--arms", "on,all_miss"), "--arms"),
+        (("--extra-body", '{"cache_salt": "s"}'), "--cache-salt"),
+        (("--arm-body", 'on={"cache_salt": "s"}'), "--cache-salt"),
+        (("--extra-body", '{"kvloop": {"cache": "off"}}'), "--arms"),
     ],
 )
-def test_a_flag_that_would_change_nothing_is_refused_and_the_message_says_so(
+def test_a_flag_that_changes_nothing_or_mixes_arms_is_refused_and_the_message_says_so(
     flags: tuple[str, ...], needed: str, ran: list[RunConfig], tmp_path: Path
 ) -> None:
     told = tmp_path / "message"

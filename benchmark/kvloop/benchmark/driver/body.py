@@ -20,7 +20,7 @@ KVLOOP_ARMS: Mapping[Arm, Mapping[str, Any]] = {
 def build_body(
     target: Target, prompt: Any, *, output_length: int, salt: str = "", arm: Arm = "on"
 ) -> dict[str, Any]:
-    """The whole request: token ids, or chat messages."""
+    """The whole request: token ids, or chat messages. An arm's fields win over the extra ones."""
     is_chat = target.content == "text"
     body = {
         "model": target.model,
@@ -37,7 +37,7 @@ def build_body(
         body["cache_salt"] = salt
     for name in target.dropped_fields:
         body.pop(name, None)
-    for more in (arm_body(target, arm), target.extra_body):
+    for more in (target.extra_body, arm_body(target, arm)):
         body = merge(body, more)
     return body
 

@@ -246,13 +246,7 @@ def _config(args: argparse.Namespace, outlets: Outlets) -> RunConfig:
     from kvloop.benchmark.results.goodput import Objectives
     from kvloop.benchmark.run import RunConfig
 
-    if args.arrival != "poisson" and not args.rates:
-        raise ConfigError(f"--arrival {args.arrival} is of an open loop: give --rate too")
-    if args.no_samples and args.json is None:
-        raise ConfigError("--no-samples leaves requests out of --json FILE: give that too")
-    unused = [arm for arm, _ in args.arm_body if args.arms is not None and arm not in args.arms]
-    if unused:
-        raise ConfigError(f"--arm-body {unused[0]}=...: {unused[0]} is none of --arms")
+    _check_together(args)
     return RunConfig(
         url=args.url,
         model=args.model,
@@ -286,6 +280,27 @@ def _config(args: argparse.Namespace, outlets: Outlets) -> RunConfig:
         hardware=args.hardware,
         outlets=outlets,
     )
+
+
+def _check_together(args: argparse.Namespace) -> None:
+    """Flags that would change nothing, or make one arm of two; raises ConfigError."""
+    if args.arrival != "poisson" and not args.rates:
+        raise ConfigError(f"--arrival {args.arrival} is of an open loop: give --rate too")
+    if args.no_samples and args.json is None:
+        raise ConfigError("--no-samples leaves requests out of --json FILE: give that too")
+    unused = [arm for arm, _ in args.arm_body if args.arms is not None and arm not in args.arms]
+    if unused:
+        raise ConfigError(f"--arm-body {unused[0]}=...: {unused[0]} is none of --arms")
+    bodies = {"--extra-body": args.extra_body}
+    bodies |= {f"--arm-body {arm}=...": body for arm, body in args.arm_body}
+    salted = [flag for flag, body in bodies.items() if "cache_salt" in body]
+    if salted:
+        raise ConfigError(
+            f"{salted[0]}: cache_salt keeps the arms apart: begin all salts with --cache-salt"
+        )
+    kvloop = args.extra_body.get("kvloop")
+    if isinstance(kvloop, dict) and "cache" in kvloop:
+        raise ConfigError("--extra-body: kvloop.cache is what makes the arms: choose with --arms")
 
 
 def _joined(bodies: Sequence[tuple[Arm, dict[str, Any]]]) -> dict[Arm, dict[str, Any]]:
