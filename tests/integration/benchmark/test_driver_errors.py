@@ -190,6 +190,20 @@ def test_a_signal_ends_the_run_with_what_was_measured(which: signal.Signals) -> 
     assert which == signal.SIGINT or notes.second == before
 
 
+def test_a_second_signal_while_the_first_one_is_obeyed_interrupts() -> None:
+    class Impatient(Notes):
+        def outcome(self, outcome: Sample | Failure) -> None:
+            super().outcome(outcome)
+            if len(self.said) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def ended(self, result: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with running_stub("--interval-ms", "5") as stub, pytest.raises(KeyboardInterrupt):
+        hold(stub.url, Talk(conversations=[turns(100)]), listener=Impatient())
+
+
 def test_a_request_under_way_when_a_run_is_cut_short_is_broken_off() -> None:
     class Interrupting(Notes):
         def sent(self) -> None:

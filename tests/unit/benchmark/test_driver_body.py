@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kvloop.benchmark.arms import Arm, Segment
 from kvloop.benchmark.driver.body import build_body, merge
 from kvloop.benchmark.driver.heads import head_of, new_heads
-from kvloop.benchmark.driver.target import Target
+from kvloop.benchmark.driver.target import DROPPABLE, Target
 from kvloop.shared_cache.errors import ConfigError
 
 
@@ -53,6 +53,19 @@ def test_dropping_the_salts_field_needs_another_place_for_it() -> None:
     with pytest.raises(ConfigError, match="--salting prompt"):
         target(dropped_fields=frozenset({"cache_salt"}))
     assert target(dropped_fields=frozenset({"cache_salt"}), salting="prompt")
+
+
+@pytest.mark.parametrize("name", ["ignoreeos", "stream", "prompt"])
+def test_a_field_that_is_no_usual_one_or_is_needed_cannot_be_dropped(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--drop-field {name}: must be one of.* ignore_eos"):
+        target(dropped_fields=frozenset({"ignore_eos", name}))
+
+
+def test_every_field_that_may_be_dropped_is_sent_otherwise() -> None:
+    whole = build_body(target(), [1], output_length=1, salt="s")
+    assert set(whole) >= DROPPABLE
+    bare = build_body(target(dropped_fields=DROPPABLE, salting="prompt"), [1], output_length=1)
+    assert set(bare) == {"prompt", "stream"}
 
 
 def test_an_arms_fields_are_kvloops_unless_others_are_given() -> None:

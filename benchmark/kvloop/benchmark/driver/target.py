@@ -17,6 +17,14 @@ PATHS: Mapping[Content, str] = {
     "text": "/v1/chat/completions",
 }
 
+DROPPABLE = frozenset(
+    {
+        *("model", "max_tokens", "temperature", "ignore_eos", "stream_options"),
+        *("return_token_ids", "cache_salt"),
+    }
+)
+"""Usual fields without which a request still says something, and is streamed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -36,6 +44,11 @@ class Target:
     """Fields of the requests of an arm, instead of kvloop's own for it."""
 
     def __post_init__(self) -> None:
+        unknown = sorted(self.dropped_fields - DROPPABLE)
+        if unknown:
+            raise ConfigError(
+                f"--drop-field {unknown[0]}: must be one of {', '.join(sorted(DROPPABLE))}"
+            )
         if "cache_salt" in self.dropped_fields and self.salting == "field":
             raise ConfigError(
                 "--drop-field cache_salt leaves nothing that keeps the arms apart: add --salting "
