@@ -258,7 +258,10 @@ def _parse() -> argparse.Namespace:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    numbers = tuple(int(part) for part in text.split(","))
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"must be numbers above 0, got {text}")
+    return numbers
 
 
 if __name__ == "__main__":

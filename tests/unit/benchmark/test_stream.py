@@ -61,9 +61,10 @@ def test_a_chat_delta_counts_as_a_token_and_an_empty_one_does_not() -> None:
     assert answer.arrivals == [(1.0, 1)]
 
 
-def test_a_thought_counts_as_a_token_and_is_not_part_of_the_text() -> None:
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_a_thought_counts_as_a_token_and_is_not_part_of_the_text(name: str) -> None:
     answer = read(
-        line({"choices": [{"delta": {"reasoning_content": "hm"}}]}),
+        line({"choices": [{"delta": {name: "hm"}}]}),
         line({"choices": [{"delta": {"content": "yes"}}]}),
     )
     assert [num for _, num in answer.arrivals] == [1, 1] and answer.text == "yes"

@@ -17,6 +17,8 @@ class _Delta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
     """A thinking model's tokens are tokens."""
+    reasoning: str | None = None
+    """The same, as newer servers call it."""
 
 
 _Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
@@ -116,7 +118,7 @@ class StreamedAnswer:
         text, thought = choice.text or "", ""
         if choice.delta is not None:
             text = choice.delta.content or ""
-            thought = choice.delta.reasoning_content or ""
+            thought = choice.delta.reasoning_content or choice.delta.reasoning or ""
         if ids or text or thought:
             self.arrivals.append((at, len(ids) or 1))
         self.prompt_ids = self.prompt_ids or choice.prompt_token_ids or []
