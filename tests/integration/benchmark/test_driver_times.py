@@ -67,6 +67,16 @@ def test_what_listeners_take_between_segments_is_no_lag_of_the_drivers() -> None
     assert driven.cost.lag_ms is None or driven.cost.lag_ms.max < 800
 
 
+def test_a_loop_that_is_late_while_clients_think_is_no_lag_of_the_drivers() -> None:
+    class Late(Notes):
+        def outcome(self, outcome: object) -> None:
+            asyncio.get_running_loop().call_later(0.2, time.sleep, 1)
+
+    with running_stub() as stub:
+        driven = hold(stub.url, Talk(conversations=[turns(2, think_s=2.0)]), listener=Late())
+    assert driven.cost.lag_ms is None or driven.cost.lag_ms.max < 800
+
+
 def test_one_process_holds_500_streams() -> None:
     talk = Talk(conversations=[Conversation(turns=(Turn(output_length=8),))] * 500)
     with running_stub("--first-ms", "3000", "--interval-ms", "100") as stub:
