@@ -38,7 +38,8 @@ def _bad(report: Report) -> Iterator[str]:
     if report.answers_different:
         yield (
             f"{units.count(report.answers_different)} of {units.count(report.answers_compared)} "
-            "answers differ between arms that were asked the same."
+            "answers differ between arms that were asked the same. In 16-bit arithmetic two tokens "
+            "of nearly equal weight may change places; in float32 no answer should differ."
         )
 
 
