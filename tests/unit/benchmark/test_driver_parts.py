@@ -284,6 +284,14 @@ def test_a_usage_that_can_be_counted_with_is_all_that_a_sample_needs() -> None:
     assert told.fallback == "no_decode" and told.sources is not None and told.sources.device == 4
 
 
+def test_a_samples_times_have_microseconds_and_no_more_digits() -> None:
+    heard = StreamedAnswer(ids=[7, 8], arrivals=[(2.0, 1), (7 / 3, 1)], ended_at=3.0)
+    exchange = Exchange(answer=heard, usage=COUNTED, sent_at=4 / 3, ended_at=3.0)
+    place = Place(conversation=0, turn=1, arm="on", step=0, round=0)
+    one = to_sample(place, PLAN, exchange, start=0.0)
+    assert (one.sent_at, one.ttft_s, one.itl_s) == (1.333333, 0.666667, (0.333333,))
+
+
 @pytest.mark.parametrize(
     ("usage", "named"),
     [

@@ -45,12 +45,12 @@ def to_sample(place: Place, plan: Plan, exchange: Exchange, start: float) -> Sam
         arm=place.arm,
         step=place.step,
         round=place.round,
-        sent_at=exchange.sent_at - start,
-        ended_at=exchange.ended_at - start,
-        queued_s=max(exchange.sent_at - plan.ready_at, 0.0),
-        late_s=max(exchange.sent_at - plan.due_at, 0.0),
-        ttft_s=exchange.ttft_s,
-        itl_s=answer.gaps(),
+        sent_at=_round(exchange.sent_at - start),
+        ended_at=_round(exchange.ended_at - start),
+        queued_s=_round(max(exchange.sent_at - plan.ready_at, 0.0)),
+        late_s=_round(max(exchange.sent_at - plan.due_at, 0.0)),
+        ttft_s=_round(exchange.ttft_s),
+        itl_s=tuple(map(_round, answer.gaps())),
         prompt_tokens=_count(usage.get("prompt_tokens"), "prompt_tokens"),
         completion_tokens=num_completed,
         reusable_tokens=plan.reusable_tokens,
@@ -60,6 +60,11 @@ def to_sample(place: Place, plan: Plan, exchange: Exchange, start: float) -> Sam
         is_short=num_completed < plan.output_length,
         answer_digest=answer.digest,
     )
+
+
+def _round(seconds: float) -> float:
+    """To microseconds: more digits are noise, and half of a report's size."""
+    return round(seconds, 6)
 
 
 def to_failure(place: Place, error: BadAnswer, at_s: float) -> Failure:
