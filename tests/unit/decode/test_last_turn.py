@@ -143,7 +143,7 @@ def submit(
     request = GenerateRequest(
         request_id=request_id,
         prompt=random_prompt(length, len(request_id)),
-        sampling=Sampling(max_tokens=4),
+        sampling=Sampling(max_tokens=4, ignore_eos=True),
         namespace=decode.parts.identity.namespace,
         prefills=tuple(PrefillCandidate(url=url) for url in prefills),
     )
