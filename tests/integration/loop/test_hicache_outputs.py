@@ -208,8 +208,10 @@ def test_int8_pages_go_round_and_are_read_by_nodes_with_that_codec_only(
         assert (alone.sources["fallback"], alone.sources["storage"]) == ("local_prefill", 0)
 
         loop.decodes[0].kill()
-        cluster.node("decode", *FLAGS).wait_ready()
-        wait_for("the pair", lambda: known_nodes(cluster.url) == 2)
+        decode = cluster.node("decode", *FLAGS).wait_ready()
+        # The killed one may still be thought of as there.
+        incarnation = decode.info()["node"]["incarnation"]
+        wait_for("the pair", lambda: known_nodes(cluster.url, incarnation) == 2)
         fresh = complete(loop.url, last, 8, cache="l3_only", cache_salt="int8")
         assert fresh.sources["prefill_node"] == plain.url
         assert fresh.sources["computed"] == len(last)
