@@ -52,7 +52,7 @@ def plan_segments(
 
 def salt(run_id: str, arm: Arm, step: int) -> str:
     """Apart for each arm and step, so that none warms another; the same in all its rounds."""
-    return f"{run_id}/{arm}/{step}"
+    return f"{run_id}.{arm}.{step}"  # vLLM takes no slash
 
 
 def families(conversations: Sequence[Conversation]) -> tuple[tuple[int, ...], ...]:

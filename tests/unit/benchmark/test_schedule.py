@@ -96,6 +96,10 @@ def test_salts_are_apart_for_arms_and_steps_and_equal_in_all_rounds() -> None:
     assert all(s.salt == salts[s.arm, s.step] for s in segments)
 
 
+def test_salts_have_no_character_that_vllm_refuses() -> None:
+    assert not set("@/\\\0") & set(salt("a", "on", 0))
+
+
 def test_salts_follow_from_the_run_and_differ_between_runs() -> None:
     assert plan(run_id="a") == plan(run_id="a")
     assert {s.salt for s in plan(run_id="a")}.isdisjoint(s.salt for s in plan(run_id="b"))
