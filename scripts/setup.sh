@@ -67,7 +67,7 @@ install_packages() {
     say "everything else"
     pip_install -c "$constraints" hatchling editables
     # No build isolation: the build uses the pinned hatchling too.
-    pip_install -c "$constraints" --no-build-isolation -e ".[node,router,bench,dev]"
+    pip_install -c "$constraints" --no-build-isolation -e ".[node,router,bench,operator,install,dev]"
     say "storage libraries that kvloop's backends drive, and SGLang for its plug-in's tests"
     # --no-deps: what they declare beyond constraints.txt is not needed to move pages.
     pip_install --no-deps -r requirements-storage.txt

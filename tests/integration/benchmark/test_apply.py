@@ -57,8 +57,8 @@ async def test_a_server_that_stays_busy_ends_at_the_deadline_with_its_words(
     tmp_path: Path,
 ) -> None:
     async with api_server(tmp_path, 503) as server:
-        with pytest.raises(OutletError, match=r"not done within 0.5 s.*HTTP 503: said 503"):
-            await asyncio.to_thread(apply, OBJECT, server.cluster, 0.5)
+        with pytest.raises(OutletError, match=r"not done within 3 s.*HTTP 503: said 503"):
+            await asyncio.to_thread(apply, OBJECT, server.cluster, 3.0)
     assert len(server.seen) > 1
 
 
@@ -91,8 +91,8 @@ async def test_a_server_that_another_authority_signed_is_not_trusted(tmp_path: P
 async def test_a_server_that_is_away_ends_at_the_deadline(tmp_path: Path) -> None:
     async with api_server(tmp_path, 200) as server:
         gone = server.cluster
-    with pytest.raises(OutletError, match=r"not done within 0.3 s.*Cannot connect"):
-        await asyncio.to_thread(apply, OBJECT, gone, 0.3)
+    with pytest.raises(OutletError, match=r"not done within 3 s.*Cannot connect"):
+        await asyncio.to_thread(apply, OBJECT, gone, 3.0)
 
 
 async def test_a_token_that_is_gone_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The Kubernetes operator: custom resources in, nodes that share one KV cache out."""

@@ -1,0 +1,1 @@
+"""One controller a kind: looks at what is there, applies what should be, tells the truth."""

@@ -1,0 +1,100 @@
+"""What all custom resources are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+GROUP = "kvloop.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+"""A Kubernetes quantity, such as 500m or 16Gi."""
+Name = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)
+]
+"""A DNS label."""
+Port = Annotated[int, Field(ge=1, le=65535)]
+FreeForm = Annotated[
+    dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+]
+"""An object that is handed on as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A relation between fields of one object: once for the API server, once for the operator."""
+
+    cel: str
+    """In CEL, with `self`; true where the object is right."""
+    check: Callable[[Any], bool]
+    """The same of the parsed object."""
+    message: str
+    """Names the field, what is wrong, and what would be right."""
+    field: str
+    """Relative to the object, such as `mooncake.masters.replicas`."""
+
+
+class Model(BaseModel):
+    """A part of a resource: camelCase outside, unknown fields refused, never changed."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+    )
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+
+
+class Status(BaseModel):
+    """A part of a status: unknown fields of other versions are ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class Condition(Status):
+    """As in `metav1.Condition`."""
+
+    type: str = Field(description="What is told, such as Ready.", max_length=316)
+    status: str = Field(
+        description="True, False, or Unknown where it was not observed.",
+        json_schema_extra={"enum": ["True", "False", "Unknown"]},
+    )
+    reason: str = Field(description="Why, in one word for programs.", max_length=1024)
+    message: str = Field(default="", description="Why, for people.", max_length=32768)
+    observed_generation: int = Field(default=0, description="Generation that this is about.")
+    last_transition_time: str = Field(
+        description="When the status changed last.", json_schema_extra={"format": "date-time"}
+    )
+
+
+class Metadata(BaseModel):
+    """What the operator reads of `metadata`."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    name: str
+    namespace: str
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+
+
+class LocalReference(Model):
+    """An object of the same namespace."""
+
+    name: str = Field(description="Its name.", min_length=1, max_length=253)
+
+
+class KeyReference(Model):
+    """A key of a Secret or ConfigMap of the same namespace."""
+
+    name: str = Field(description="Name of the object.", min_length=1, max_length=253)
+    key: str = Field(description="Key in it.", min_length=1, max_length=253)

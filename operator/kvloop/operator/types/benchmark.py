@@ -1,0 +1,175 @@
+"""`MultiTurnBenchmark` (mtb): one run of `kvloop bench` against a cluster or any server."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from kvloop.operator.types.base import (
+    Condition,
+    KeyReference,
+    LocalReference,
+    Metadata,
+    Model,
+    Rule,
+    Status,
+)
+from kvloop.operator.types.pods import Image, PodSettings, Volume
+
+ArmName = Literal["on", "bypassed", "l3_only", "all_miss"]
+
+
+class Target(Model):
+    """What is asked: exactly one of the two."""
+
+    RULES = (
+        Rule(
+            cel="has(self.clusterRef) != has(self.url)",
+            check=lambda t: (t.cluster_ref is None) != (t.url is None),
+            message="set exactly one of clusterRef and url",
+            field="",
+        ),
+    )
+    cluster_ref: LocalReference | None = Field(
+        default=None, description="A PDCluster of this namespace; the run begins once it is Ready."
+    )
+    url: str | None = Field(
+        default=None, description="Any OpenAI-compatible server.", pattern=r"^https?://"
+    )
+    api_key_secret: KeyReference | None = Field(default=None, description="Its key.")
+    model: str | None = Field(default=None, description="Unset: the server's first.", min_length=1)
+
+
+class Workload(Model):
+    """What is sent; names are the flags of `kvloop bench KIND`."""
+
+    RULES = (
+        Rule(
+            cel="(self.kind in ['trace', 'dataset']) == has(self.file)",
+            check=lambda w: (w.kind in ("trace", "dataset")) == (w.file is not None),
+            message="file belongs to kinds trace and dataset, and is needed there",
+            field="file",
+        ),
+    )
+    kind: Literal["multi-turn", "long-doc", "agent", "trace", "dataset"] = Field(
+        default="multi-turn", description="Which load."
+    )
+    flags: dict[str, str] = Field(
+        default={},
+        description="Flags of the command without the dashes, such as clients: '8', turns: '6'; "
+        "an empty value is a switch.",
+    )
+    file: WorkloadFile | None = Field(default=None, description="Of kinds trace and dataset.")
+    seed: int = Field(default=0, description="Equal seeds send equal loads.", ge=0)
+
+
+class WorkloadFile(Model):
+    """A file that pods mount: exactly one of the two sources."""
+
+    RULES = (
+        Rule(
+            cel="has(self.configMap) != has(self.volume)",
+            check=lambda f: (f.config_map is None) != (f.volume is None),
+            message="set exactly one of configMap and volume",
+            field="",
+        ),
+    )
+    config_map: str | None = Field(default=None, description="Name of a ConfigMap.", min_length=1)
+    volume: Volume | None = Field(default=None, description="A claim or a path.")
+    path: str = Field(
+        description="Key of the ConfigMap, or path in the volume.",
+        pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
+    )
+
+
+class MultiTurnBenchmarkSpec(PodSettings):
+    """One run. A changed spec runs anew."""
+
+    RULES = (
+        Rule(
+            cel="self.repeats == 1 || size(self.arms) > 0",
+            check=lambda s: s.repeats == 1 or len(s.arms) > 0,
+            message="repeats needs arms",
+            field="repeats",
+        ),
+    )
+    target: Target = Field(description="What is asked.")
+    workload: Workload = Field(default=Workload(), description="What is sent.")
+    arms: list[ArmName] = Field(
+        default=["on", "bypassed"],
+        description="Ways of using the cache, in turns.",
+        min_length=1,
+        max_length=4,
+    )
+    repeats: int = Field(default=1, description="Rounds of all arms.", ge=1, le=100)
+    image: Image = Field(default=Image(), description="Of the Job; unset: the node's image.")
+    timeout_seconds: int = Field(default=3600, description="Longest time of the Job.", ge=10)
+    ttl_seconds_after_finished: int | None = Field(
+        default=86400,
+        description="The Job goes after that; the resource and its ConfigMap stay.",
+        ge=0,
+    )
+    delete_after_seconds: int | None = Field(
+        default=None,
+        description="The resource itself goes so long after its end; unset: never.",
+        ge=0,
+    )
+
+
+class Latency(Status):
+    """Milliseconds."""
+
+    mean_ms: float | None = Field(default=None, description="Mean.")
+    p50_ms: float | None = Field(default=None, description="Median.")
+    p99_ms: float | None = Field(default=None, description="99th percentile.")
+
+
+class ArmStatus(Status):
+    """Of one arm."""
+
+    arm: str = Field(description="on, bypassed, l3_only or all_miss.")
+    completed: int = Field(default=0, description="Requests that were answered.")
+    failed: int = Field(default=0, description="Requests that were not.")
+    ttft: Latency = Field(default=Latency(), description="Of later turns.")
+    hit_rate: float | None = Field(default=None, description="Of later turns' prompt tokens.")
+    hit_rate_by_tier: dict[str, float] = Field(default={}, description="By tier.")
+    requests_per_second: float | None = Field(default=None, description="Rate of requests.")
+    output_tokens_per_second: float | None = Field(default=None, description="Rate of tokens.")
+
+
+class MultiTurnBenchmarkStatus(Status):
+    """What came of it."""
+
+    observed_generation: int = Field(default=0, description="Generation that this is about.")
+    phase: str = Field(
+        default="",
+        description="Pending, Running, Succeeded or Failed.",
+    )
+    reason: str = Field(default="", description="Why, in one word.")
+    message: str = Field(default="", description="The first claim, or what failed.")
+    conditions: list[Condition] = Field(
+        default=[],
+        description="Complete, Failed.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    job: str = Field(default="", description="The Job.")
+    config_map: str = Field(default="", description="ConfigMap with report.json and report.html.")
+    started_at: str = Field(default="", description="When the load began.")
+    finished_at: str = Field(default="", description="When the Job ended.")
+    duration_seconds: float | None = Field(default=None, description="Of the load.")
+    arms: list[ArmStatus] = Field(default=[], description="Results by arm.", max_length=4)
+    ttft_with_reuse: str = Field(default="", description="mean/p99 of arm on, for people.")
+    ttft_without_reuse: str = Field(default="", description="mean/p99 of the control, for people.")
+    speedup: str = Field(default="", description="Claim with its interval, for people.")
+    hit: str = Field(default="", description="Hit rate of arm on, for people.")
+
+
+class MultiTurnBenchmark(Model):
+    """The resource."""
+
+    metadata: Metadata
+    spec: MultiTurnBenchmarkSpec
+
+
+Workload.model_rebuild()

@@ -1,0 +1,405 @@
+"""`PDCluster` (pdc): a router, prefill nodes and decode nodes of one model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from kvloop.operator.types.base import (
+    Condition,
+    KeyReference,
+    LocalReference,
+    Metadata,
+    Model,
+    Name,
+    Port,
+    Rule,
+    Status,
+)
+from kvloop.operator.types.pods import Image, PodOverrides, PodSettings, Rdma
+
+RoleName = Literal["prefill", "decode", "router"]
+ROLES: tuple[RoleName, ...] = ("prefill", "decode", "router")
+
+
+class HuggingFace(Model):
+    """A model of a hub."""
+
+    id: str = Field(description="Such as Qwen/Qwen2.5-7B-Instruct.", min_length=1)
+    revision: str = Field(default="main", description="Branch, tag or commit.", min_length=1)
+    token_secret: KeyReference | None = Field(default=None, description="Token of gated models.")
+    cache_claim: str | None = Field(
+        default=None, description="Claim that keeps downloads; unset: each pod downloads anew."
+    )
+
+
+class ModelClaim(Model):
+    """A model on a persistent volume."""
+
+    claim: str = Field(description="The claim, mounted read-only.", min_length=1)
+    path: str = Field(
+        default="",
+        description="The model's directory in it.",
+        pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$",
+    )
+
+
+class ModelImage(Model):
+    """A model that an image brings along."""
+
+    reference: str = Field(description="The image; a shell and cp are needed in it.", min_length=1)
+    path: str = Field(
+        default="/model", description="The model's directory in it.", pattern=r"^/[^\x00]*$"
+    )
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="When it is pulled."
+    )
+
+
+class ChatModel(Model):
+    """Where the model comes from: exactly one of the four."""
+
+    RULES = (
+        Rule(
+            cel="[has(self.demo), has(self.huggingFace), has(self.claim), has(self.image)]"
+            ".filter(x, x).size() == 1",
+            check=lambda m: [m.demo, m.hugging_face, m.claim, m.image].count(None) == 3,
+            message="set exactly one of demo, huggingFace, claim and image",
+            field="",
+        ),
+    )
+    demo: Literal["smollm2"] | None = Field(
+        default=None, description="The small chat model that the node's image holds."
+    )
+    hugging_face: HuggingFace | None = Field(default=None, description="From a hub.")
+    claim: ModelClaim | None = Field(default=None, description="From a persistent volume.")
+    image: ModelImage | None = Field(default=None, description="From an image.")
+    served_name: str | None = Field(
+        default=None, description="Name in the API; unset: made from the above.", min_length=1
+    )
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        default="auto", description="Type of weights and KV."
+    )
+    context_length: int | None = Field(
+        default=None, description="Tokens; unset: the model's own.", ge=16
+    )
+
+
+class HiCache(Model):
+    """Names are HiCache's flags'."""
+
+    page_size: Literal[1, 2, 4, 8, 16, 32, 64, 128, 256] = Field(
+        default=64, description="Tokens of a page."
+    )
+    ratio: float = Field(default=2.0, description="Host pages for each device page.", gt=0, le=1000)
+    size_gb: float | None = Field(
+        default=None, description="Host memory of prefill in GB; unset: by ratio.", gt=0
+    )
+    write_policy: Literal["write_through", "write_through_selective", "write_back"] = Field(
+        default="write_through", description="When prefill copies pages down."
+    )
+    io_backend: Literal["kernel", "direct"] = Field(
+        default="kernel", description="Between device and host."
+    )
+    mem_layout: Literal["layer_first", "page_first", "page_first_direct"] = Field(
+        default="page_first_direct", description="Order of a page in host memory."
+    )
+    codec: Literal["none", "int8", "fp8"] = Field(
+        default="none", description="int8, fp8: half the bytes in L2 and L3, not exact."
+    )
+    prefetch_policy: Literal["best_effort", "wait_complete", "timeout"] = Field(
+        default="best_effort", description="How long a prompt waits for its pages of L3."
+    )
+    eviction_policy: Literal["lru", "lfu", "slru", "priority"] = Field(
+        default="lru", description="Who leaves first."
+    )
+    tenant_quotas: dict[str, int] = Field(
+        default={}, description='Host pages by tenant; "*" is every other.'
+    )
+
+
+class Offload(Model):
+    """What decode stores."""
+
+    enabled: bool = Field(default=True, description="Decode offloads what it writes.")
+    policy: Literal["all", "answer", "selective"] = Field(
+        default="answer", description="Which full pages."
+    )
+    back_pressure: Literal["delay", "drop_newest", "drop_oldest"] = Field(
+        default="delay", description="What happens while the staging pool is full."
+    )
+    size_gb: float = Field(default=0.5, description="Host memory of the staging pool in GB.", gt=0)
+    deadline_seconds: float = Field(
+        default=10.0, description="So long after a request's end.", gt=0, le=600
+    )
+    tail_objects: bool = Field(default=False, description="The last partial page is stored too.")
+
+
+class Objectives(Model):
+    """Medians that autoscaling aims at."""
+
+    ttft_milliseconds: int | None = Field(default=None, description="Of the first token.", ge=1)
+    tpot_milliseconds: int | None = Field(default=None, description="Of each further one.", ge=1)
+    queue_seconds: float | None = Field(
+        default=None, description="Mean wait of a prompt before it is computed.", gt=0
+    )
+
+
+class RoleAutoscaling(Model):
+    """Bounds of one role; the operator changes replicas between them."""
+
+    RULES = (
+        Rule(
+            cel="self.minReplicas <= self.maxReplicas",
+            check=lambda a: a.min_replicas <= a.max_replicas,
+            message="minReplicas must not be above maxReplicas",
+            field="minReplicas",
+        ),
+    )
+    min_replicas: int = Field(default=1, description="Never fewer.", ge=1, le=1000)
+    max_replicas: int = Field(description="Never more.", ge=1, le=1000)
+
+
+class Autoscaling(Model):
+    """Of the roles, from what the nodes' metrics tell."""
+
+    RULES = (
+        Rule(
+            cel="has(self.prefill) || has(self.decode)",
+            check=lambda a: a.prefill is not None or a.decode is not None,
+            message="set prefill, decode, or both",
+            field="",
+        ),
+    )
+    prefill: RoleAutoscaling | None = Field(default=None, description="Bounds of prefill.")
+    decode: RoleAutoscaling | None = Field(default=None, description="Bounds of decode.")
+    objectives: Objectives = Field(default=Objectives(), description="What is aimed at.")
+    keep_ratio: bool = Field(
+        default=False,
+        description="Also move nodes between roles' bounds so that neither queue is the longer: "
+        "one role shrinks as the other grows.",
+    )
+    scale_down_seconds: int = Field(
+        default=300, description="Quiet time before a node is taken away.", ge=0, le=86400
+    )
+
+
+class Role(PodSettings):
+    """Pods of one role."""
+
+    replicas: int = Field(
+        default=1, description="Pods; kubectl scale and autoscaling win.", ge=0, le=1000
+    )
+    gpus: int = Field(default=0, description="nvidia.com/gpu of each pod.", ge=0, le=16)
+    gpu_resource: str = Field(default="nvidia.com/gpu", description="Name of that resource.")
+    rdma: Rdma | None = Field(default=None, description="Devices that KV moves by.")
+
+
+class NodeRole(Role):
+    """Prefill or decode."""
+
+    max_total_tokens: int | None = Field(
+        default=None, description="Tokens that the device's pool holds.", ge=16
+    )
+    max_running_requests: int | None = Field(default=None, description="At once.", ge=1)
+    chunked_prefill_size: int | None = Field(
+        default=None, description="Prompt tokens a step, at most.", ge=1
+    )
+    threads: int | None = Field(default=None, description="CPU threads.", ge=1)
+    drain_seconds: int = Field(
+        default=20, description="How long a stopping pod stores what it finished.", ge=0, le=3600
+    )
+    tensor_parallel_size: int = Field(
+        default=1, description="Of engine sglang; kvloop's engine has 1.", ge=1, le=64
+    )
+
+
+class RouterRole(Role):
+    """The router."""
+
+    port: Port = Field(default=8000, description="Of its Service.")
+    service_type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(
+        default="ClusterIP", description="Of its Service."
+    )
+    api_keys_secret: KeyReference | None = Field(
+        default=None, description="Keys of clients and their tenants; unset: no key is needed."
+    )
+    max_queued: int = Field(default=1024, description="Requests in flight.", ge=1)
+
+
+class Canary(Model):
+    """The two-turn chat that shows whether the loop is whole."""
+
+    enabled: bool = Field(default=True, description="Without it the loop's conditions are Unknown.")
+    interval_seconds: int = Field(default=60, description="Between two.", ge=5, le=86400)
+    timeout_seconds: int = Field(default=60, description="Longest time of one.", ge=5, le=3600)
+
+
+class Rollout(Model):
+    """How new pods take the place of old ones, in each role."""
+
+    RULES = (
+        Rule(
+            cel="self.maxSurge > 0 || self.maxUnavailable > 0",
+            check=lambda r: r.max_surge > 0 or r.max_unavailable > 0,
+            message="maxSurge and maxUnavailable cannot both be 0",
+            field="maxSurge",
+        ),
+    )
+    max_surge: int = Field(default=1, description="Pods above replicas.", ge=0, le=1000)
+    max_unavailable: int = Field(
+        default=0,
+        description="Pods below replicas; with maxSurge 0 for machines without room.",
+        ge=0,
+        le=1000,
+    )
+    timeout_seconds: int = Field(
+        default=1800, description="A role that got no further for so long is told as stuck.", ge=60
+    )
+
+
+class SGLang(Model):
+    """Of engine sglang only."""
+
+    image: str = Field(
+        default="lmsysorg/sglang:v0.5.23",
+        description="Image of its nodes and router.",
+        min_length=1,
+    )
+    transfer_backend: Literal["mooncake", "nixl"] = Field(
+        default="mooncake", description="How KV moves between nodes."
+    )
+    bootstrap_port: Port = Field(default=8998, description="Of prefill's bootstrap server.")
+    mem_fraction_static: float | None = Field(
+        default=None, description="Share of GPU memory for weights and KV.", gt=0, lt=1
+    )
+
+
+class PDClusterSpec(Model):
+    """What runs."""
+
+    RULES = (
+        Rule(
+            cel="!has(self.sharedCacheRef) || size(self.attachableCaches) == 0 || "
+            "self.attachableCaches.exists(c, c.name == self.sharedCacheRef.name)",
+            check=lambda s: (
+                s.shared_cache_ref is None
+                or not s.attachable_caches
+                or s.shared_cache_ref.name in [c.name for c in s.attachable_caches]
+            ),
+            message="sharedCacheRef must be one of attachableCaches, whose volumes the pods mount; "
+            "add it there (pods are replaced once), or leave attachableCaches empty",
+            field="sharedCacheRef.name",
+        ),
+        Rule(
+            cel="self.engine == 'kvloop' || !has(self.model.demo)",
+            check=lambda s: s.engine == "kvloop" or s.model.demo is None,
+            message="the demo model runs on engine kvloop only; set huggingFace, claim or image",
+            field="model.demo",
+        ),
+        Rule(
+            cel="self.engine == 'sglang' || !has(self.sglang)",
+            check=lambda s: s.engine == "sglang" or s.sglang is None,
+            message="sglang belongs to engine sglang: set engine to sglang, or remove it",
+            field="sglang",
+        ),
+        Rule(
+            cel="self.engine == 'sglang' || (self.prefill.tensorParallelSize == 1 && "
+            "self.decode.tensorParallelSize == 1)",
+            check=lambda s: (
+                s.engine == "sglang"
+                or (s.prefill.tensor_parallel_size == 1 and s.decode.tensor_parallel_size == 1)
+            ),
+            message="tensorParallelSize above 1 needs engine sglang",
+            field="prefill.tensorParallelSize",
+        ),
+    )
+    engine: Literal["kvloop", "sglang"] = Field(default="kvloop", description="What computes.")
+    image: Image = Field(default=Image(), description="Of engine kvloop's pods.")
+    model: ChatModel = Field(description="The model.")
+    prefill: NodeRole = Field(default=NodeRole(), description="Nodes that compute prompts.")
+    decode: NodeRole = Field(default=NodeRole(), description="Nodes that generate.")
+    router: RouterRole = Field(default=RouterRole(), description="Where clients call.")
+    shared_cache_ref: LocalReference | None = Field(
+        default=None, description="SharedCache in use; unset: nothing is shared."
+    )
+    attachable_caches: list[LocalReference] = Field(
+        default=[],
+        description="SharedCaches that sharedCacheRef may move to without a restart; "
+        "empty: that of sharedCacheRef.",
+        max_length=8,
+    )
+    hicache: HiCache = Field(default=HiCache(), description="Of prefill.")
+    offload: Offload = Field(default=Offload(), description="Of decode.")
+    release_tag: str = Field(
+        default="",
+        description="Added to the derived tag: a new one begins with an empty cache.",
+        max_length=63,
+    )
+    zone: Name | None = Field(default=None, description="Told to nodes and router.")
+    transfer_protocol: Literal["tcp", "rdma"] = Field(
+        default="tcp", description="How KV moves between nodes."
+    )
+    canary: Canary = Field(default=Canary(), description="The loop watched.")
+    autoscaling: Autoscaling | None = Field(default=None, description="Unset: none.")
+    rollout: Rollout = Field(default=Rollout(), description="How pods are replaced.")
+    admin_key_secret: KeyReference | None = Field(
+        default=None, description="The nodes' admin key; unset: the operator makes one."
+    )
+    pod_template: PodOverrides = Field(
+        default=PodOverrides(), description="Laid over the pods of all roles."
+    )
+    sglang: SGLang | None = Field(default=None, description="Of engine sglang.")
+
+
+class RoleStatus(Status):
+    """Pods of a role."""
+
+    replicas: int = Field(default=0, description="Wanted.")
+    ready: int = Field(default=0, description="That serve.")
+    updated: int = Field(default=0, description="Of the newest revision.")
+    selector: str = Field(default="", description="Their labels.")
+
+
+class LoopStatus(Status):
+    """What the last canary found."""
+
+    result: str = Field(default="", description="whole, broken or unknown.")
+    broken_stage: str = Field(default="", description="transfer, write_back or reuse.")
+    at: str = Field(default="", description="When.")
+    reason: str = Field(default="", description="In words.")
+
+
+class PDClusterStatus(Status):
+    """What the operator sees."""
+
+    observed_generation: int = Field(default=0, description="Generation that this is about.")
+    conditions: list[Condition] = Field(
+        default=[],
+        description="Ready, TransferVerified, WriteBackVerified, ReuseVerified, Progressing.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    prefill: RoleStatus = Field(default=RoleStatus(), description="Of prefill.")
+    decode: RoleStatus = Field(default=RoleStatus(), description="Of decode.")
+    router: RoleStatus = Field(default=RoleStatus(), description="Of the router.")
+    release_tag: str = Field(
+        default="", description="Derived; pages are shared between equal ones."
+    )
+    revision: str = Field(default="", description="Generation that new pods belong to.")
+    attached_cache: str = Field(default="", description="SharedCache that all nodes have attached.")
+    endpoint: str = Field(default="", description="Where clients call.")
+    hit_rate: float | None = Field(
+        default=None,
+        description="Share of prompt tokens that were not computed, since the pods' start.",
+    )
+    hit: str = Field(default="", description="For people.")
+    reuse: str = Field(default="", description="Status of ReuseVerified.")
+    loop: LoopStatus = Field(default=LoopStatus(), description="The last canary.")
+
+
+class PDCluster(Model):
+    """The resource."""
+
+    metadata: Metadata
+    spec: PDClusterSpec
