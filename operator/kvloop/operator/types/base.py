@@ -6,15 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 GROUP = "kvloop.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
-"""A Kubernetes quantity, such as 500m or 16Gi."""
+
+def camel(name: str) -> str:
+    """hf3fs and l2_cache_backend become hf3fs and l2CacheBackend."""
+    first, *others = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in others)
+
+
+def _text(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(_text),
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+        json_schema_extra={"x-kubernetes-int-or-string": True},
+    ),
+]
+"""A Kubernetes quantity, such as 500m or 16Gi; a whole number is understood too."""
 Name = Annotated[
     str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)
 ]
@@ -30,8 +48,9 @@ FreeForm = Annotated[
 class Rule:
     """A relation between fields of one object: once for the API server, once for the operator."""
 
-    cel: str
-    """In CEL, with `self`; true where the object is right."""
+    cel: str | None
+    """In CEL, with `self`; true where the object is right. None: CEL of older clusters cannot say
+    it, such as a comparison of quantities; the operator checks it alone."""
     check: Callable[[Any], bool]
     """The same of the parsed object."""
     message: str
@@ -44,7 +63,7 @@ class Model(BaseModel):
     """A part of a resource: camelCase outside, unknown fields refused, never changed."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+        alias_generator=camel, populate_by_name=True, extra="forbid", frozen=True
     )
     RULES: ClassVar[tuple[Rule, ...]] = ()
 
@@ -52,7 +71,7 @@ class Model(BaseModel):
 class Status(BaseModel):
     """A part of a status: unknown fields of other versions are ignored."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, frozen=True)
 
 
 class Condition(Status):
@@ -74,7 +93,7 @@ class Condition(Status):
 class Metadata(BaseModel):
     """What the operator reads of `metadata`."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="ignore")
 
     name: str
     namespace: str
