@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -18,6 +19,13 @@ from kvloop.operator.types.base import (
 from kvloop.operator.types.pods import Image, PodSettings, Volume
 
 ArmName = Literal["on", "bypassed", "l3_only", "all_miss"]
+OWN_FLAGS = (
+    *("url", "model", "api-key", "seed", "arms", "rounds", "trace", "dataset"),
+    *("json", "html", "no-samples", "termination-message", "config-map"),
+)
+"""Flags of `kvloop bench` that fields stand for, or that the operator sets."""
+FLAG = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
+_OWN_IN_CEL = ", ".join(f"'{flag}'" for flag in OWN_FLAGS)
 
 
 class Target(Model):
@@ -50,6 +58,19 @@ class Workload(Model):
             check=lambda w: (w.kind in ("trace", "dataset")) == (w.file is not None),
             message="file belongs to kinds trace and dataset, and is needed there",
             field="file",
+        ),
+        Rule(
+            cel=f"!self.flags.exists(f, f in [{_OWN_IN_CEL}])",
+            check=lambda w: not set(w.flags) & set(OWN_FLAGS),
+            message="model, api-key, seed, arms, rounds, trace and dataset have fields of their "
+            "own, and the report goes to a ConfigMap: leave their flags out",
+            field="flags",
+        ),
+        Rule(
+            cel="self.flags.all(f, f.matches('^[a-z0-9]+(-[a-z0-9]+)*$'))",
+            check=lambda w: all(FLAG.fullmatch(flag) for flag in w.flags),
+            message="flags are named without dashes before them, such as request-length",
+            field="flags",
         ),
     )
     kind: Literal["multi-turn", "long-doc", "agent", "trace", "dataset"] = Field(
@@ -88,21 +109,27 @@ class MultiTurnBenchmarkSpec(PodSettings):
 
     RULES = (
         Rule(
-            cel="self.repeats == 1 || size(self.arms) > 0",
-            check=lambda s: s.repeats == 1 or len(s.arms) > 0,
-            message="repeats needs arms",
-            field="repeats",
+            cel="self.arms.all(a, self.arms.exists_one(b, b == a))",
+            check=lambda s: len(set(s.arms)) == len(s.arms),
+            message="name each arm once",
+            field="arms",
         ),
     )
     target: Target = Field(description="What is asked.")
     workload: Workload = Field(default=Workload(), description="What is sent.")
     arms: list[ArmName] = Field(
-        default=["on", "bypassed"],
-        description="Ways of using the cache, in turns.",
-        min_length=1,
+        default=[],
+        description="Ways of using the cache, in turns; empty: on and bypassed of kvloop, "
+        "on and all_miss of another server.",
         max_length=4,
     )
-    repeats: int = Field(default=1, description="Rounds of all arms.", ge=1, le=100)
+    repeats: int | None = Field(
+        default=None,
+        description="How often the arms take turns, each time with their share of the "
+        "conversations; unset: as fits.",
+        ge=1,
+        le=100,
+    )
     image: Image = Field(default=Image(), description="Of the Job; unset: the node's image.")
     timeout_seconds: int = Field(default=3600, description="Longest time of the Job.", ge=10)
     ttl_seconds_after_finished: int | None = Field(
