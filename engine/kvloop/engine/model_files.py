@@ -29,6 +29,8 @@ BUILT_IN = "smollm2"
 _CONVERSION = "1"
 """Part of the cache path: raise it when conversion changes."""
 _LOCK_DEADLINE_S = 600.0
+CONVERTED = "KVLOOP_CONVERTED_MODELS"
+"""Directory of models converted beforehand, which is only read: an image brings one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +97,12 @@ def _built_in_file() -> Path:
 
 
 def _from_gguf(path: Path, dtype: DtypeName, cache_dir: Path) -> ModelFiles:
-    home = cache_dir / f"{path.stem}-{_digest(path)}"
-    target = home / dtype
+    place = Path(f"{path.stem}-{_digest(path)}") / dtype
+    if (brought := os.environ.get(CONVERTED)) and (Path(brought) / place).is_dir():
+        target = Path(brought) / place
+        return ModelFiles(name=path.stem, directory=target, weights=_weight_files(target))
+    target = cache_dir / place
+    home = target.parent
     if not target.is_dir():
         file = GGUFFile(path)
         home.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import pytest
 from gguf import GGUFWriter
 from tiny_models import save_tiny
 
+from kvloop.engine import model_files
 from kvloop.engine.gguf_file import GGUFFile
 from kvloop.engine.gguf_model import gguf_config, gguf_names, gguf_tensor, ordered
 from kvloop.engine.model_config import ModelConfig
@@ -120,3 +121,15 @@ def test_an_index_without_a_weight_map_is_refused(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}}))
     with pytest.raises(ConfigError, match="weight_map"):
         resolve_model(str(tmp_path), "float32")
+
+
+def test_a_model_that_an_image_brings_is_read_there_and_nothing_is_written(tmp_path, monkeypatch):
+    write_gguf(tmp_path / "m.gguf")
+    monkeypatch.setattr(model_files, "_convert", lambda file, target, dtype: target.mkdir())
+    brought = resolve_model(str(tmp_path / "m.gguf"), "bfloat16", tmp_path / "brought").directory
+    monkeypatch.setenv(model_files.CONVERTED, str(tmp_path / "brought"))
+    found = resolve_model(str(tmp_path / "m.gguf"), "bfloat16", tmp_path / "cache")
+    assert found.directory == brought
+    assert not (tmp_path / "cache").exists()
+    other = resolve_model(str(tmp_path / "m.gguf"), "float32", tmp_path / "cache").directory
+    assert other.is_relative_to(tmp_path / "cache")
