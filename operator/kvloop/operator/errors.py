@@ -23,3 +23,8 @@ class ApiError(OperatorError):
 
 class NodeError(OperatorError):
     """A node or router did not answer, or answered otherwise than it should."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status; None: no answer."""

@@ -1,0 +1,1 @@
+"""What the operator says to running nodes and routers, and what it reads of their answers."""
