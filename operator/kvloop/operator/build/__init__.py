@@ -1,0 +1,1 @@
+"""Manifests from resources: pure functions, tested without a cluster."""
