@@ -131,7 +131,16 @@ class Running:
             try:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:
+                self.show_stacks()
                 self.kill()
+
+    def show_stacks(self) -> None:
+        """What the threads of the engine do, into the node's log, which then is printed."""
+        for pid in self.tree()[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+        time.sleep(1)
+        print(f"did not stop within 30 s:\n{self.log.read_text()[-6000:]}")
 
 
 class Cluster:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from kvloop.cli import flag_types
+from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.hicache_names import (
     BackendName,
     Codec,
@@ -14,6 +15,12 @@ from kvloop.shared_cache.hicache_names import (
     PrefetchPolicy,
     WritePolicy,
 )
+
+if TYPE_CHECKING:
+    from kvloop.shared_cache.storage_change import Member
+
+_BACKEND = "hicache_storage_backend"
+_EXTRA_CONFIG = "hicache_storage_backend_extra_config"
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +81,40 @@ def _add_tiers(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_attach_file(group: argparse._ArgumentGroup) -> None:
+    """Of nodes and router."""
+    group.add_argument(
+        "--hicache-storage-attach-file",
+        metavar="FILE",
+        help="read at start instead of the two flags above: JSON as the admin API's PUT takes it, "
+        "{} for none",
+    )
+
+
+def attached(args: argparse.Namespace, member: Member) -> dict[str, Any]:
+    """What the flags of the shared cache say; raises ConfigError for a file that is no good, or
+    one beside --hicache-storage-backend."""
+    from kvloop.shared_cache.attach_file import FLAG, read_attach_file
+
+    given = {name: getattr(args, name) for name in (_BACKEND, _EXTRA_CONFIG)}
+    if args.hicache_storage_attach_file is None:
+        return given
+    if given[_BACKEND] is not None or given[_EXTRA_CONFIG]:
+        raise ConfigError(f"{FLAG} says all of the shared cache: leave --{_flag(given)} out")
+    change = read_attach_file(args.hicache_storage_attach_file, member)
+    policies = {
+        "hicache_storage_prefetch_policy": change.prefetch_policy,
+        "hicache_write_policy": change.write_policy,
+    }
+    chosen = {name: policy for name, policy in policies.items() if policy is not None}
+    return {_BACKEND: change.backend, _EXTRA_CONFIG: change.extra_config, **chosen}
+
+
+def _flag(given: dict[str, Any]) -> str:
+    name = _BACKEND if given[_BACKEND] is not None else _EXTRA_CONFIG
+    return name.replace("_", "-")
+
+
 def _add_storage(group: argparse._ArgumentGroup) -> None:
     flag = group.add_argument
     flag(
@@ -93,6 +134,7 @@ def _add_storage(group: argparse._ArgumentGroup) -> None:
         metavar="MODULE",
         help="module that a dynamic backend may be loaded from; repeat it for several",
     )
+    add_attach_file(group)
     flag("--release-tag", metavar="TAG", help="pages are shared only between equal tags")
     flag(
         "--tail-objects",

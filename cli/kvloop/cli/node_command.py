@@ -135,6 +135,12 @@ def _add_cluster_flags(group: argparse._ArgumentGroup) -> None:
     flag("--zone", metavar="NAME", help="the router prefers nodes of one zone")
     flag("--node-secret-file", metavar="FILE", help="secret that nodes and router share")
     flag(
+        "--finish-timeout-s",
+        type=flag_types.not_negative_float,
+        metavar="S",
+        help="how long SIGTERM waits for the answers that have begun",
+    )
+    flag(
         "--drain-timeout-s",
         type=flag_types.positive_float,
         metavar="S",
@@ -165,6 +171,7 @@ def node_config(args: argparse.Namespace, role: Role) -> NodeConfig:
         name: getattr(args, name) for name in NodeConfig.__struct_fields__ if hasattr(args, name)
     }
     given |= {name: tuple(given[name] or ()) for name in _REPEATED}
+    given |= cache_flags.attached(args, role)
     given["admin_api_key"] = args.admin_api_key or os.environ.get(ADMIN_KEY_VARIABLE) or None
     return NodeConfig(role=role, **{k: v for k, v in given.items() if k != "role"})
 

@@ -61,6 +61,20 @@ def _add_server_flags(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="longest time one request may take",
     )
+    flag(
+        "--finish-timeout-s",
+        type=flag_types.not_negative_float,
+        default=5.0,
+        metavar="S",
+        help="how long SIGTERM waits for open requests",
+    )
+    flag(
+        "--settle-s",
+        type=flag_types.not_negative_float,
+        default=0.0,
+        metavar="S",
+        help="how long SIGTERM goes on taking requests before that, until balancers know of it",
+    )
 
 
 def _add_node_flags(group: argparse._ArgumentGroup) -> None:
@@ -76,6 +90,7 @@ def _add_node_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--node-secret-file", metavar="FILE", help="secret that nodes and router share"
     )
+    group.add_argument("--zone", default="", metavar="NAME", help="decode nodes of it go first")
 
 
 def _add_access_flags(group: argparse._ArgumentGroup) -> None:
@@ -169,6 +184,9 @@ def _run(args: argparse.Namespace) -> int:
             node_secret_file=args.node_secret_file,
             max_queued=args.max_queued,
             request_timeout_s=args.request_timeout_s,
+            finish_timeout_s=args.finish_timeout_s,
+            settle_s=args.settle_s,
+            zone=args.zone,
             hicache_storage_backend=args.hicache_storage_backend,
             hicache_storage_backend_extra_config=args.hicache_storage_backend_extra_config,
             hicache_dynamic_modules=tuple(args.hicache_dynamic_modules),

@@ -48,6 +48,10 @@ class DecodeFront(NodeFront):
     def end_streams(self) -> None:
         self._answers.end_all()
 
+    async def before_close(self) -> None:
+        """Finish what has begun: the router already sends nothing new."""
+        await self._answers.wait_empty(self.config.finish_timeout_s)
+
     async def _generate(self, request: Request) -> Response:
         if not self.is_node(request):
             return error_response(401, "the node secret is missing or wrong")

@@ -20,6 +20,7 @@ import zmq
 import zmq.asyncio
 
 from kvloop.engine.messages import (
+    STACKS_SIGNAL,
     STOP,
     Call,
     Cancel,
@@ -157,10 +158,17 @@ class EngineClient:
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + self._config.drain_timeout_s + _STOP_S
-        while process.poll() is None:
-            process.terminate() if time.monotonic() < until else process.kill()
+        while process.poll() is None and time.monotonic() < until:
+            process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(1)
+        if process.poll() is None:
+            log.error("the engine did not end in time and is killed; what its threads did:")
+            process.send_signal(STACKS_SIGNAL)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.kill()
+            process.wait()
 
     async def stop(self) -> None:
         """End the process, and the link."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 Event = TypeVar("Event")
+_LOOK_S = 0.05
 
 
 class EventStreams(Generic[Event]):
@@ -21,6 +22,14 @@ class EventStreams(Generic[Event]):
 
     def __contains__(self, key: str) -> bool:
         return key in self._queues
+
+    async def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until no response is open, at most so long; whether none is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._queues:
+                    await asyncio.sleep(_LOOK_S)
+        return not self._queues
 
     @contextmanager
     def open(self, key: str) -> Iterator[AsyncIterator[Event]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import msgspec
 
 from kvloop.engine.node_config import NodeConfig
-from kvloop.engine.storage_change import StorageChange
 from kvloop.shared_cache.canary import PageQuestion
+from kvloop.shared_cache.storage_change import StorageChange
 from kvloop.shared_cache.wire import (
     GenerateEvent,
     GenerateRequest,
@@ -56,6 +58,8 @@ class CancelDone(msgspec.Struct, frozen=True, tag=True):
 
 
 STOP = "stop"
+STACKS_SIGNAL = signal.SIGUSR1
+"""Makes an engine write what its threads do to standard error."""
 
 
 class Call(msgspec.Struct, frozen=True, tag=True):

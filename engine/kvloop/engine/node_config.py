@@ -25,6 +25,7 @@ _NOT_NEGATIVE = (
     "hicache_prefetch_timeout_base",
     "hicache_prefetch_timeout_per_ki_token",
     "offload_retries",
+    "finish_timeout_s",
 )
 _POSITIVE = (
     "page_size",
@@ -123,6 +124,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Decode: so long after a request's end what is not stored of it is given up."""
     tail_objects: bool = False
     """Decode stores the last partial page of a finished turn, prefill looks for it."""
+    finish_timeout_s: float = 0.0
+    """How long SIGTERM waits for answers that have begun; new ones are refused meanwhile."""
     drain_timeout_s: float = 20.0
     """How long SIGTERM waits for full pages to be stored."""
     kv_events_config: dict[str, Any] = {}

@@ -26,6 +26,7 @@ from kvloop.shared_cache.memory_limit import available_memory
 from kvloop.shared_cache.namespace import NamespaceSpec
 from kvloop.shared_cache.page_object import PageShape
 from kvloop.shared_cache.page_store import PageStore
+from kvloop.shared_cache.pod_variables import expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _guard(config: NodeConfig, pool: HostPool, manifest: Manifest) -> GuardedBac
         return GuardedBackend(None, pool, name="none", namespace=namespace, manifest=manifest)
     opener = backend_opener(
         name,
-        config.hicache_storage_backend_extra_config,
+        expanded(config.hicache_storage_backend_extra_config),
         pool,
         namespace,
         config.hicache_dynamic_modules,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ import msgspec
 from kvloop.engine.event_publication import Publication
 from kvloop.engine.link import EngineLink
 from kvloop.engine.messages import (
+    STACKS_SIGNAL,
     STOP,
     Call,
     Died,
@@ -37,6 +39,7 @@ from kvloop.engine.storage_admin import Policies, StorageAdmin
 from kvloop.engine.transfer import Transfer
 from kvloop.shared_cache.backend_config import split_prefetch_settings
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.storage_change import StorageChange
 from kvloop.shared_cache.wire import NodeLoad
 
 log = logging.getLogger("kvloop.engine")
@@ -70,6 +73,7 @@ def run_engine(make_scheduler: MakeScheduler) -> None:
         format=f"%(asctime)s %(levelname)s {start.config.role}-engine %(message)s",
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)
     if start.config.role == "decode":
         # Where both roles share the cores a prompt goes before a token, as in one server's batch.
         yield_cores(_DECODE_NICE)
@@ -113,7 +117,17 @@ def _serve(config: NodeConfig, link: EngineLink, make_scheduler: MakeScheduler) 
     scheduler = make_scheduler(parts, transfer, link.send)
     limits, _ = split_prefetch_settings(config.hicache_storage_backend_extra_config)
     scheduler.set_prefetch_limits(*limits)
-    admin = StorageAdmin(parts.store.guard, scheduler, link.send, config.hicache_dynamic_modules)
+    admin = StorageAdmin(
+        parts.store.guard,
+        scheduler,
+        link.send,
+        config.hicache_dynamic_modules,
+        admin_key=config.admin_api_key,
+        attached=StorageChange(
+            backend=config.hicache_storage_backend,
+            extra_config=config.hicache_storage_backend_extra_config,
+        ),
+    )
     checks = PageChecks(parts, link.send)
     link.intercept = lambda message: (
         _stops(message, stop)

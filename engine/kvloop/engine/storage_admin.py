@@ -13,13 +13,15 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from kvloop.engine.messages import AttachStorage, ClearStorage, DetachStorage, Reply, StorageAction
-from kvloop.engine.storage_change import EXTRA_CONFIG, StorageChange
 from kvloop.shared_cache.backend import BackendOpener
 from kvloop.shared_cache.backend_config import PrefetchLimits, split_prefetch_settings
+from kvloop.shared_cache.config_digest import config_digest
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.factory import backend_opener
 from kvloop.shared_cache.guard import ClearOutcome, GuardedBackend
 from kvloop.shared_cache.hicache_names import PrefetchPolicy, WritePolicy
+from kvloop.shared_cache.pod_variables import expanded
+from kvloop.shared_cache.storage_change import EXTRA_CONFIG, StorageChange
 
 log = logging.getLogger("kvloop.engine")
 _SETTLE_S = 3.0
@@ -62,7 +64,13 @@ class StorageAdmin:
         scheduler: Policies,
         send: Send,
         dynamic_modules: tuple[str, ...] = (),
+        *,
+        admin_key: str | None = None,
+        attached: StorageChange | None = None,
     ) -> None:
+        """`attached` is what the guard was made with; `admin_key` keys the config's digest."""
+        self._admin_key = admin_key
+        self._digest = self._digest_of(attached or StorageChange())
         self._guard, self._scheduler, self._send = guard, scheduler, send
         self._dynamic_modules = dynamic_modules
         self._lock = threading.Lock()
@@ -71,7 +79,11 @@ class StorageAdmin:
 
     def status(self) -> dict[str, Any]:
         """The answer to GET; never blocks."""
-        return {**self._guard.status(), "policies": self._scheduler.policies()}
+        return {
+            **self._guard.status(),
+            "config_digest": self._digest,
+            "policies": self._scheduler.policies(),
+        }
 
     def start(self, action: StorageAction) -> None:
         """Begin an action, or refuse it while another runs; its reply comes when it is done."""
@@ -108,6 +120,7 @@ class StorageAdmin:
                 return self._change(change)
             case DetachStorage(timeout_s=timeout_s):
                 self._guard.detach(timeout_s)
+                self._digest = None
                 return _Answer(200, self.status())
             case ClearStorage(timeout_s=timeout_s):
                 return self._clear(timeout_s)
@@ -118,8 +131,12 @@ class StorageAdmin:
             return _error(503, f"the engine took no new policies within {_LOOP_S} s; ask again")
         if opener is not None and change.backend is not None:
             self._guard.attach(opener, change.backend)
+            self._digest = self._digest_of(change)
             self._guard.wait_settled(_SETTLE_S)
         return _Answer(200, self.status())
+
+    def _digest_of(self, change: StorageChange) -> str | None:
+        return config_digest(self._admin_key, change.backend, change.extra_config)
 
     def _prepare(self, change: StorageChange) -> tuple[PrefetchLimits, BackendOpener | None]:
         """All that can be wrong is found here, before anything has changed."""
@@ -130,7 +147,7 @@ class StorageAdmin:
             limits, _ = split_prefetch_settings(change.extra_config)
             opener = backend_opener(
                 change.backend,
-                change.extra_config,
+                expanded(change.extra_config),
                 guard.pool,
                 guard.namespace,
                 self._dynamic_modules,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
@@ -10,13 +9,12 @@ from fastapi import FastAPI, Request, Response
 from kvloop.engine.engine_client import EngineClient
 from kvloop.engine.messages import AttachStorage, ClearStorage, DetachStorage, Reply
 from kvloop.engine.replies import error_response, raw_json
-from kvloop.engine.storage_change import parse_storage_change
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.storage_change import parse_storage_change, parse_timeout
 from kvloop.shared_cache.wire import Role
 
 _PATH = "/hicache/storage-backend"
 _MAX_BODY_BYTES = 64 << 10
-_MAX_TIMEOUT_S = 600.0
 _MARGIN_S = 15.0
 """For what an action does beside waiting: the loop's turn, a module's import."""
 
@@ -64,7 +62,7 @@ class StorageRoutes:
         )
 
     async def _detach(self, request: Request) -> Response:
-        timeout_s = _timeout(request, 5.0)
+        timeout_s = parse_timeout(request.query_params, 5.0)
         return _answer(
             await self._engine().act(
                 lambda call: DetachStorage(call, timeout_s), timeout_s + _MARGIN_S
@@ -72,7 +70,7 @@ class StorageRoutes:
         )
 
     async def _clear(self, request: Request) -> Response:
-        timeout_s = _timeout(request, 30.0)
+        timeout_s = parse_timeout(request.query_params, 30.0)
         return _answer(
             await self._engine().act(
                 lambda call: ClearStorage(call, timeout_s), timeout_s + _MARGIN_S
@@ -87,23 +85,6 @@ async def _body(request: Request) -> bytes:
         if len(body) > _MAX_BODY_BYTES:
             raise ConfigError(f"the body must be at most {_MAX_BODY_BYTES} bytes long")
     return body
-
-
-def _timeout(request: Request, default: float) -> float:
-    given = request.query_params.get("timeout_s")
-    for name in request.query_params:
-        if name != "timeout_s":
-            raise ConfigError(f"unknown parameter {name!r}; known: timeout_s")
-    try:
-        value = default if given is None else float(given)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= _MAX_TIMEOUT_S:
-        raise ConfigError(
-            f"timeout_s must be a number of seconds above 0 and up to {_MAX_TIMEOUT_S:.0f}, "
-            f"got {given!r}"
-        )
-    return value
 
 
 def _answer(reply: Reply) -> Response:

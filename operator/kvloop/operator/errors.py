@@ -2,6 +2,7 @@
 
 OperatorError
 ├── ApiError          the API server refused or did not answer; tried again
+├── ConnectError      a SharedCache cannot be connected; told in a condition
 └── NodeError         a node or router did not answer as it should; told in a condition
 """
 
@@ -19,6 +20,15 @@ class ApiError(OperatorError):
         super().__init__(message)
         self.status = status
         """HTTP status; None: no answer."""
+
+
+class ConnectError(OperatorError):
+    """A SharedCache cannot be connected as it is written."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        """Relative to its spec."""
 
 
 class NodeError(OperatorError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 import msgspec
 from fastapi import Request, Response
@@ -49,10 +48,7 @@ class PrefillFront(NodeFront):
 
     async def before_close(self) -> None:
         """End the engine while the port is still ours: a refused connection means a dead sender."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE_S):
-                while self._events:
-                    await asyncio.sleep(0.05)
+        await self._events.wait_empty(max(_GRACE_S, self.config.finish_timeout_s))
         await self.engine.stop_process()
         self.end_streams()
 

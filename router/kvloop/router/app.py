@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,9 +31,6 @@ from kvloop.shared_cache.errors import ConfigError
 log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Service, Request], Awaitable[Response]]
-
-_GRACE_S = 5
-"""For open requests, when the process is told to stop."""
 
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/chat/completions", chat_completions),
@@ -66,7 +65,12 @@ def build_app(config: RouterConfig) -> FastAPI:
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     paths = frozenset(path for _, path, _ in ROUTES if "{" not in path)
-    app.add_middleware(RequestScope, metrics=service.metrics, endpoints=paths)
+    app.add_middleware(
+        RequestScope,
+        metrics=service.metrics,
+        endpoints=paths,
+        is_stopping=lambda: service.is_stopping,
+    )
     return app
 
 
@@ -82,9 +86,22 @@ def run_router(config: RouterConfig) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=_GRACE_S,
+            timeout_graceful_shutdown=math.ceil(config.finish_timeout_s),
         )
-        uvicorn.Server(settings).run(sockets=[listener])
+        _Server(settings, app.state.service).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Told to stop it goes on for `settle_s`, without keeping connections, before it closes."""
+
+    def __init__(self, settings: uvicorn.Config, service: Service) -> None:
+        super().__init__(settings)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.is_stopping = True
+        await asyncio.sleep(self._service.config.settle_s)
+        await super().shutdown(sockets)
 
 
 def _bound(endpoint: Endpoint, service: Service) -> Callable[[Request], Awaitable[Response]]:

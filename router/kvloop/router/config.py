@@ -35,6 +35,10 @@ class RouterConfig:
     """Prompts in flight, all endpoints together; more get 429."""
     request_timeout_s: float = 600.0
     """From arrival to the last token."""
+    finish_timeout_s: float = 5.0
+    """How long SIGTERM waits for requests that are open."""
+    settle_s: float = 0.0
+    """How long SIGTERM goes on taking requests before that, until balancers know of it."""
     max_body_bytes: int = 4 << 20
     connect_timeout_s: float = 2.0
     """To open a connection to a node."""
@@ -74,10 +78,9 @@ class RouterConfig:
         for flag, number in self._positive():
             if number <= 0:
                 raise ConfigError(f"{flag} must be positive, got {number}")
-        if self.canary_interval_s < 0:
-            raise ConfigError(
-                f"--canary-interval-s must not be below 0, got {self.canary_interval_s}"
-            )
+        for flag, number in self._not_negative():
+            if number < 0:
+                raise ConfigError(f"{flag} must not be below 0, got {number}")
         for flag, path in (
             ("--api-keys", self.api_keys),
             ("--node-secret-file", self.node_secret_file),
@@ -89,6 +92,13 @@ class RouterConfig:
                 f"--model: there is no directory {self.model!r}; "
                 "name one with tokenizer.json and tokenizer_config.json"
             )
+
+    def _not_negative(self) -> tuple[tuple[str, float], ...]:
+        return (
+            ("--finish-timeout-s", self.finish_timeout_s),
+            ("--settle-s", self.settle_s),
+            ("--canary-interval-s", self.canary_interval_s),
+        )
 
     def _positive(self) -> tuple[tuple[str, float], ...]:
         return (

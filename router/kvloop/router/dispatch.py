@@ -88,6 +88,7 @@ class Dispatcher:
             zone=self._zone,
             turn=turn,
             fresh=lambda node: know(node)[1] == node.incarnation,
+            prefills=self._serving("prefill", model),
         )
         for decode in decodes:
             tried.append(decode)

@@ -26,15 +26,20 @@ def rank_decodes(
     zone: str,
     turn: int,
     fresh: Callable[[NodeRecord], bool] = lambda _: False,
+    prefills: Sequence[NodeRecord] = (),
 ) -> list[NodeRecord]:
     """Decode nodes, best first: session affinity and zone against load, equals in turn.
 
-    `fresh`: whether a node's answer to this session has just ended.
+    `fresh`: whether a node's answer to this session has just ended. Those that none of
+    `prefills` can be paired with, as while a new revision starts, come last.
     """
     rotated = _rotate(decodes, turn)
     return sorted(
         rotated,
-        key=lambda n: -_score(n, held_pages(n), load(n), zone) - FRESH_TOKENS * fresh(n),
+        key=lambda n: (
+            not any(can_pair(p, n) for p in prefills),
+            -_score(n, held_pages(n), load(n), zone) - FRESH_TOKENS * fresh(n),
+        ),
     )
 
 

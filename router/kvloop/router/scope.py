@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,12 +25,22 @@ _QUIET = frozenset(("/healthz", "/readyz", "/metrics", "/kvloop/heartbeat", "/se
 
 
 class RequestScope:
-    """ASGI middleware; `endpoints` bounds the label of the request counter."""
+    """ASGI middleware; `endpoints` bounds the label of the request counter.
 
-    def __init__(self, app: ASGIApp, metrics: RouterMetrics, endpoints: frozenset[str]) -> None:
+    While `is_stopping`, no connection outlives its answer: no request meets one that closes.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: RouterMetrics,
+        endpoints: frozenset[str],
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._endpoints = endpoints
+        self._is_stopping = is_stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -44,6 +55,8 @@ class RequestScope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (_HEADER, request_id.encode())]
+                if self._is_stopping():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         request_id = uuid.uuid4().hex

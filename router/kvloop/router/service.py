@@ -59,6 +59,8 @@ class Service:
         self.model = ServedModel(config, self.registry, self.threads)
         self.admission = Admission(config.max_queued, self.metrics.in_flight)
         self.canary = Canary(config, self.registry, self.model, self.metrics.registry)
+        self.is_stopping = False
+        """Told to stop: what is asked is still answered, but clients should go elsewhere."""
         self._dispatcher: Dispatcher | None = None
 
     @asynccontextmanager
@@ -100,7 +102,7 @@ class Service:
 
     def missing(self) -> list[str]:
         """What keeps the router from serving; empty when it is ready."""
-        missing = []
+        missing = ["it is stopping"] if self.is_stopping else []
         if not self.registry.ready("decode"):
             problems = [f"{url} {problem}" for url, problem in self.registry.problems.items()]
             missing.append("; ".join(["no decode node is ready", *problems]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,9 @@ def test_tiny_models_in_fp32_answer_as_transformers_does(
 ) -> None:
     model = tiny_models[kind]
     flags = ("--dtype", "float32", "--page-size", "16", "--max-total-tokens", "65536")
+    chosen = prompts if os.environ.get("KVLOOP_TESTS") == "full" else prompts[::3] + prompts[-2:]
     with Cluster(tmp_path, model, *flags) as cluster:
-        ways = Loop(cluster).every_way(prompts)
+        ways = Loop(cluster).every_way(chosen)
     reference = load_reference(model, torch.float32)
     check_exact(ways, reference)
     first = ways["off"][0]
@@ -38,8 +40,8 @@ def test_tiny_models_in_fp32_answer_as_transformers_does(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "chosen",
-    [slice(None, -1, 16), pytest.param(slice(None), marks=pytest.mark.slow)],
-    ids=["every sixteenth", "all"],
+    [slice(0, -1, 48), pytest.param(slice(None), marks=pytest.mark.slow)],
+    ids=["two", "all"],
 )
 def test_the_real_model_in_fp32_answers_as_transformers_does(
     chosen: slice, prompts: list[list[int]], tmp_path: Path

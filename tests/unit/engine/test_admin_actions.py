@@ -15,12 +15,12 @@ from memory_backend import MemoryBackend, Valve, eventually
 
 from kvloop.engine.messages import AttachStorage, ClearStorage, DetachStorage, Reply
 from kvloop.engine.storage_admin import StorageAdmin
-from kvloop.engine.storage_change import StorageChange
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.factory import open_backend
 from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
 from kvloop.shared_cache.host_pool import HostPool
 from kvloop.shared_cache.page_object import PageShape
+from kvloop.shared_cache.storage_change import StorageChange
 
 SHAPE = PageShape(num_layers=1, page_size=4, num_kv_heads=1, head_size=8, itemsize=2)
 QUICK = GuardConfig(deadline_s=0.2, first_retry_s=0.02, max_retry_s=0.1)

@@ -13,7 +13,7 @@ from kvloop.engine import engine_client, process
 from kvloop.engine.engine_client import EngineClient
 from kvloop.engine.event_publication import Publication
 from kvloop.engine.link import EngineLink
-from kvloop.engine.messages import Call, LoadReport, Reply
+from kvloop.engine.messages import STACKS_SIGNAL, Call, LoadReport, Reply
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.storage_admin import StorageAdmin
 from kvloop.shared_cache.wire import NodeLoad
@@ -24,16 +24,23 @@ class Stubborn:
 
     def __init__(self) -> None:
         self.now, self.was_killed_at = 0.0, 0.0
+        self.stacks_wanted_at = 0.0
 
     def poll(self) -> int | None:
         return -9 if self.was_killed_at else None
 
     def terminate(self) -> None: ...
 
+    def send_signal(self, number: int) -> None:
+        assert number == STACKS_SIGNAL
+        self.stacks_wanted_at = self.now
+
     def kill(self) -> None:
         self.was_killed_at = self.now
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float = 0.0) -> None:
+        if self.was_killed_at:
+            return
         self.now += timeout_s
         raise subprocess.TimeoutExpired("engine", timeout_s)
 
@@ -47,6 +54,7 @@ async def test_an_engine_is_not_killed_before_its_drain_could_end(
     monkeypatch.setattr(engine_client, "time", SimpleNamespace(monotonic=lambda: engine.now))
     client._end(cast(Any, engine))
     assert drain_s + 10 <= engine.was_killed_at <= drain_s + 30
+    assert drain_s + 10 <= engine.stacks_wanted_at < engine.was_killed_at
     await client.stop()
 
 

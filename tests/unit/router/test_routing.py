@@ -92,3 +92,18 @@ def test_the_index_stays_within_its_bound_and_keeps_the_latest(
     if records:
         key, holder = records[-1]
         assert index.leading_pages(page_keys([key], 1))[holder] == 1
+
+
+def test_a_decode_node_without_a_prefill_of_its_generation_comes_last() -> None:
+    old, new = node("old", "decode", generation="1"), node("new", "decode", generation="2")
+    peers = [node("p", generation="1")]
+    for load in ({"old": 0}, {"old": 50}):
+        ranked = rank_decodes(
+            [new, old],
+            load=lambda n, load=load: load.get(n.incarnation, 0),  # type: ignore[misc]
+            held_pages=lambda _: 0,
+            zone="",
+            turn=0,
+            prefills=peers,
+        )
+        assert [one.incarnation for one in ranked] == ["old", "new"]

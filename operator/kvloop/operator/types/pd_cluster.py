@@ -194,6 +194,12 @@ class Role(PodSettings):
     gpus: int = Field(default=0, description="nvidia.com/gpu of each pod.", ge=0, le=16)
     gpu_resource: str = Field(default="nvidia.com/gpu", description="Name of that resource.")
     rdma: Rdma | None = Field(default=None, description="Devices that KV moves by.")
+    finish_seconds: int = Field(
+        default=60,
+        description="How long a stopping pod goes on with the answers that it has begun.",
+        ge=0,
+        le=3600,
+    )
 
 
 class NodeRole(Role):

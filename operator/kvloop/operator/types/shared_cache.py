@@ -82,6 +82,15 @@ class MooncakeSsd(Model):
 class MooncakeStores(PodSettings):
     """The stores, which keep the bytes of pages in their memory."""
 
+    RULES = (
+        Rule(
+            cel="self.workload == 'StatefulSet' || !has(self.ssd) || !has(self.ssd.size)",
+            check=lambda s: s.workload == "StatefulSet" or s.ssd is None or s.ssd.size is None,
+            message="a DaemonSet's pods have no claims of their own: "
+            "set ssd.hostPath, or workload to StatefulSet",
+            field="ssd.size",
+        ),
+    )
     workload: Literal["StatefulSet", "DaemonSet"] = Field(
         default="StatefulSet", description="DaemonSet: one on each node that nodeSelector chooses."
     )
@@ -109,6 +118,14 @@ class Mooncake(Model):
             check=lambda m: m.protocol != "tcp" or m.rdma is None,
             message="rdma is of no use with protocol tcp: set protocol to rdma, or remove rdma",
             field="rdma",
+        ),
+        Rule(
+            cel="size(self.tenantQuotas) == 0 || "
+            "(has(self.tenant) && self.tenant in self.tenantQuotas)",
+            check=lambda m: not m.tenant_quotas or m.tenant in m.tenant_quotas,
+            message="with tenantQuotas only named tenants store anything: "
+            "set tenant to one of them",
+            field="tenant",
         ),
     )
     external: str | None = Field(
@@ -166,8 +183,10 @@ class ThreeFs(Model):
     io: Literal["auto", "usrbio", "posix"] = Field(
         default="auto", description="USRBIO by 3FS's library, or POSIX calls."
     )
-    shared_memory: Quantity = Field(
-        default="4Gi", description="/dev/shm of the pods, where USRBIO keeps its rings."
+    shared_memory: Quantity | None = Field(
+        default=None,
+        description="A /dev/shm of this size of the pods' own. Unset: with fuse the one that the "
+        "side-car shares, with volume the machine's, as 3FS's daemon opens USRBIO's rings there.",
     )
     capacity: Quantity | None = Field(
         default=None, description="A janitor keeps the pages below this; unset: 3FS's own quotas."
@@ -229,6 +248,18 @@ class Nixl(Model):
             check=lambda n: n.plugin != "UCX" or ((n.server is None) != (n.store is None)),
             message="plugin UCX needs exactly one of server (there already) and store (run here)",
             field="server",
+        ),
+        Rule(
+            cel="self.plugin == 'UCX' || (!has(self.server) && !has(self.store))",
+            check=lambda n: n.plugin == "UCX" or (n.server is None and n.store is None),
+            message="server and store belong to plugin UCX: remove them",
+            field="server",
+        ),
+        Rule(
+            cel="self.plugin != 'OBJ' || (has(self.endpoint) && has(self.credentials))",
+            check=lambda n: n.plugin != "OBJ" or None not in (n.endpoint, n.credentials),
+            message="plugin OBJ needs endpoint and credentials",
+            field="endpoint",
         ),
     )
     plugin: Literal["POSIX", "GDS", "GDS_MT", "HF3FS", "OBJ", "UCX"] = Field(

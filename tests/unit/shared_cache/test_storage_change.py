@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from kvloop.engine.storage_change import StorageChange, parse_storage_change
 from kvloop.shared_cache.errors import ConfigError
+from kvloop.shared_cache.storage_change import StorageChange, parse_storage_change
 
 EXTRA = "hicache_storage_backend_extra_config_json"
 

@@ -1,8 +1,10 @@
-"""What `PUT /hicache/storage-backend` asks for, read from its body."""
+"""What `PUT /hicache/storage-backend` asks for, read from its body or from a file."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -16,6 +18,10 @@ EXTRA_CONFIG = "hicache_storage_backend_extra_config_json"
 _PREFETCH = "hicache_storage_prefetch_policy"
 _WRITE = "hicache_write_policy"
 _FIELDS = (_BACKEND, EXTRA_CONFIG, _PREFETCH, _WRITE)
+_MAX_TIMEOUT_S = 600.0
+
+Member = Role | Literal["router"]
+"""Who is asked."""
 
 
 class StorageChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,26 +33,52 @@ class StorageChange(msgspec.Struct, frozen=True, kw_only=True):
     write_policy: WritePolicy | None = None
 
 
-def parse_storage_change(body: bytes, role: Role) -> StorageChange:
+def parse_storage_change(body: bytes, role: Member) -> StorageChange:
     """Raise ConfigError naming the field that is unknown, wrong, or of no use on such a node."""
+    change = parse_attachment(body, role)
+    if change == StorageChange():
+        known = f"{_BACKEND}, {_PREFETCH} or {_WRITE}" if role == "prefill" else _BACKEND
+        raise ConfigError(f"nothing to change: give {known}")
+    return change
+
+
+def parse_attachment(body: bytes, role: Member) -> StorageChange:
+    """The same, of a body that may say nothing."""
     fields = _object(body)
     for name in fields:
         if name not in _FIELDS:
             raise ConfigError(f"unknown field {name!r}; known: {', '.join(_FIELDS)}")
     given = {name: value for name, value in fields.items() if value is not None}
-    if not given:
-        raise ConfigError(f"nothing to change: give {_BACKEND}, {_PREFETCH} or {_WRITE}")
     if EXTRA_CONFIG in given and _BACKEND not in given:
         raise ConfigError(f"{EXTRA_CONFIG} is of no use without {_BACKEND}: give both")
     for name in (_PREFETCH, _WRITE):
         if name in given and role != "prefill":
-            raise ConfigError(f"{name} is a prefill node's; this is a {role} node")
+            this = "the router" if role == "router" else f"a {role} node"
+            raise ConfigError(f"{name} is a prefill node's; this is {this}")
     return StorageChange(
         backend=_choice(given, _BACKEND, known_backends()),
         extra_config=_extra_config(given.get(EXTRA_CONFIG, {})),
         prefetch_policy=_choice(given, _PREFETCH, get_args(PrefetchPolicy)),
         write_policy=_choice(given, _WRITE, get_args(WritePolicy)),
     )
+
+
+def parse_timeout(parameters: Mapping[str, str], default: float) -> float:
+    """`timeout_s` of DELETE and clear; raises ConfigError for what it cannot be."""
+    given = parameters.get("timeout_s")
+    for name in parameters:
+        if name != "timeout_s":
+            raise ConfigError(f"unknown parameter {name!r}; known: timeout_s")
+    try:
+        value = default if given is None else float(given)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= _MAX_TIMEOUT_S:
+        raise ConfigError(
+            f"timeout_s must be a number of seconds above 0 and up to {_MAX_TIMEOUT_S:.0f}, "
+            f"got {given!r}"
+        )
+    return value
 
 
 def _object(body: bytes | str) -> dict[str, Any]:
