@@ -2,11 +2,15 @@
 
 OperatorError
 ├── ApiError          the API server refused or did not answer; tried again
+├── InvalidResource   a resource breaks its schema or a rule; told in a condition
 ├── ConnectError      a SharedCache cannot be connected; told in a condition
 └── NodeError         a node or router did not answer as it should; told in a condition
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class OperatorError(Exception):
@@ -20,6 +24,27 @@ class ApiError(OperatorError):
         super().__init__(message)
         self.status = status
         """HTTP status; None: no answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a resource."""
+
+    field: str
+    """Its path, such as spec.mooncake.masters.replicas."""
+    message: str
+    """What is wrong, and what would be right."""
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class InvalidResource(OperatorError):
+    """A resource cannot be what it says; trying again is useless until it is changed."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in self.problems))
 
 
 class ConnectError(OperatorError):

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from kvloop.operator.types import patterns
 
 GROUP = "kvloop.dev"
 VERSION = "v1alpha1"
@@ -20,22 +23,23 @@ def camel(name: str) -> str:
 
 
 def _text(value: Any) -> Any:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if is_number else value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise PydanticCustomError("quantity", "must be a whole number, or text such as 500m or 16Gi")
 
 
 Quantity = Annotated[
     str,
     BeforeValidator(_text),
     Field(
-        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+        pattern=patterns.QUANTITY,
         json_schema_extra={"x-kubernetes-int-or-string": True},
     ),
 ]
 """A Kubernetes quantity, such as 500m or 16Gi; a whole number is understood too."""
-Name = Annotated[
-    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)
-]
+Name = Annotated[str, Field(pattern=patterns.NAME, min_length=1, max_length=63)]
 """A DNS label."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 FreeForm = Annotated[
