@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import get_args
 
-from kvloop.cli import flag_types
+from kvloop.cli import cache_flags, flag_types
 from kvloop.cli.help_format import Subparsers, add_command
 from kvloop.cli.node_command import ADMIN_KEY_VARIABLE
 from kvloop.shared_cache.hicache_names import BackendName
@@ -117,6 +117,7 @@ def _add_cache_flags(group: argparse._ArgumentGroup) -> None:
         metavar="JSON|@FILE",
         help="settings of that backend, as on the nodes",
     )
+    cache_flags.add_attach_file(group)
     flag(
         "--hicache-dynamic-modules",
         action="append",
@@ -187,8 +188,7 @@ def _run(args: argparse.Namespace) -> int:
             finish_timeout_s=args.finish_timeout_s,
             settle_s=args.settle_s,
             zone=args.zone,
-            hicache_storage_backend=args.hicache_storage_backend,
-            hicache_storage_backend_extra_config=args.hicache_storage_backend_extra_config,
+            **cache_flags.attached(args, "router"),
             hicache_dynamic_modules=tuple(args.hicache_dynamic_modules),
             history_read_s=args.history_read_s,
             kv_events=args.kv_events,

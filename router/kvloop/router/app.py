@@ -25,6 +25,12 @@ from kvloop.router.generate import generate
 from kvloop.router.replies import error_reply
 from kvloop.router.scope import RequestScope
 from kvloop.router.service import Service
+from kvloop.router.storage_routes import (
+    STORAGE_PATH,
+    attach_storage,
+    detach_storage,
+    storage_status,
+)
 from kvloop.router.tokenizer import leave_torch_out
 from kvloop.shared_cache.errors import ConfigError
 
@@ -46,6 +52,9 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/canary", run_canary),
     ("GET", "/canary", last_canary),
     ("POST", "/kvloop/heartbeat", upkeep.heartbeat),
+    ("GET", STORAGE_PATH, storage_status),
+    ("PUT", STORAGE_PATH, attach_storage),
+    ("DELETE", STORAGE_PATH, detach_storage),
 )
 
 

@@ -74,6 +74,7 @@ class ChatMemory:
         self._threads = threads
         self._metrics = metrics
         self._strangers = Strangers()
+        self._namespaces: list[str] = []
 
     async def open(
         self,
@@ -110,11 +111,21 @@ class ChatMemory:
         if self._records is not None and opening.is_shared:
             self._records.put(digest, lambda: pack(known, self._parents(digests)))
 
+    def use(self, records: SharedRecords | None) -> None:
+        """Read and write these from now on; the ones before are the caller's to close."""
+        before, self._records = self._records, records
+        if records is not None:
+            kept = [before.namespace] if before is not None and before.namespace else []
+            records.follow(kept or self._namespaces)
+        self._strangers = Strangers()
+
     async def follow(self, registry: NodeRegistry) -> None:
         """Keep to the namespace of the nodes that serve, for ever."""
-        while self._records is not None:
+        while True:
             nodes = [*registry.ready("decode"), *registry.ready("prefill")]
-            self._records.follow([node.namespace for node in nodes])
+            self._namespaces = [node.namespace for node in nodes]
+            if self._records is not None:
+                self._records.follow(self._namespaces)
             await asyncio.sleep(_FOLLOW_S)
 
     def status(self) -> dict[str, Any]:
@@ -156,7 +167,8 @@ class ChatMemory:
     async def _shared_trail(
         self, digests: Sequence[bytes], newer: Sequence[int], mine: Trail
     ) -> tuple[Lookup, Trail]:
-        assert self._records is not None
+        if self._records is None:  # detached meanwhile
+            return "miss", mine
         try:
             found = await self._records.ask(
                 lambda fetch: find_trail(fetch, digests, newer, self.history.peek)

@@ -13,9 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from kvloop.router.config import RouterConfig
 from kvloop.router.history_record import (
     MAX_BYTES,
     Record,
@@ -23,7 +22,6 @@ from kvloop.router.history_record import (
     encode_record,
     record_name,
 )
-from kvloop.router.metrics import RouterMetrics
 from kvloop.shared_cache.backend import StorageBackend
 from kvloop.shared_cache.backends.chain.tier import Tier
 from kvloop.shared_cache.host_pool import HostPool
@@ -70,6 +68,7 @@ class SharedRecords:
         self._count = count
         self._read_s = read_s
         self._tier: Tier | None = None
+        self._problem: str | None = None
         self._namespace = ""
         self._lock = threading.Lock()
         self._num_writes = 0
@@ -95,6 +94,21 @@ class SharedRecords:
             return {"backend": self._address.label, "state": "detached", "last_error": None}
         state = "attached" if tier.is_up else "open"
         return {"backend": self._address.label, "state": state, "last_error": tier.last_error}
+
+    @property
+    def namespace(self) -> str:
+        """Hexadecimal; empty while none is known."""
+        return self._namespace
+
+    def storage_status(self) -> dict[str, Any]:
+        """For the admin API; never blocks."""
+        tier = self._tier
+        return {
+            "state": tier.state if tier is not None else "attaching",
+            "last_error": tier.last_error if tier is not None else self._problem,
+            "namespace": self._namespace,
+            "stats": tier.stats() if tier is not None else {},
+        }
 
     async def ask(self, work: Callable[[Fetch], Result]) -> Result:
         """`work(fetch)` on a thread; raises NoAnswer at the deadline, or what `fetch` raises."""
@@ -137,7 +151,9 @@ class SharedRecords:
             before.close()
         try:
             self._tier = self._opened(bytes.fromhex(namespace))
-        except Exception:
+            self._problem = None
+        except Exception as error:
+            self._problem = f"namespace {namespace!r}: {error}"
             log.exception(
                 "no record of an answer is shared: namespace %r, %s", namespace, self.status()
             )
@@ -191,22 +207,6 @@ class SharedRecords:
         self._num_slow += 1
         if self._num_slow >= _SLOW_READS:
             self._num_slow, self._pause_until = 0, time.monotonic() + _PAUSE_S
-
-
-def shared_records(config: RouterConfig, metrics: RouterMetrics) -> SharedRecords | None:
-    """As the router is told; None without a storage backend. Raises ConfigError."""
-    if config.hicache_storage_backend is None:
-        return None
-    address = StoreAddress(
-        backend=config.hicache_storage_backend,
-        config=config.hicache_storage_backend_extra_config,
-        dynamic_modules=config.hicache_dynamic_modules,
-    )
-
-    def count(result: WriteResult) -> None:
-        metrics.history_records.labels(result).inc()
-
-    return SharedRecords(address, count, config.history_read_s)
 
 
 def record_store(address: StoreAddress) -> StoreAddress:

@@ -20,7 +20,6 @@ from kvloop.router.event_feeds import EventFeeds
 from kvloop.router.event_metrics import EventMetrics
 from kvloop.router.history import History
 from kvloop.router.history_recall import ChatMemory
-from kvloop.router.history_store import shared_records
 from kvloop.router.jobs import Job
 from kvloop.router.metrics import RouterMetrics
 from kvloop.router.model import ServedModel
@@ -28,6 +27,7 @@ from kvloop.router.nodes import NodeRegistry
 from kvloop.router.polling import poll_node
 from kvloop.router.prefix_index import PrefixIndex
 from kvloop.router.returns import Returns
+from kvloop.router.storage import RouterStorage
 from kvloop.router.tenants import read_tenants
 from kvloop.router.thinking import StripRules
 from kvloop.router.tokenizer import TokenizerThreads
@@ -53,9 +53,9 @@ class Service:
         self.returns = Returns(config.session_horizon_s, self.metrics.session_seen)
         self.threads = TokenizerThreads()
         self.strip_rules = StripRules(self.threads)
-        records = shared_records(config, self.metrics)
+        self.storage = RouterStorage(config, self.metrics)
         history = History(config.history_tokens)
-        self.chats = ChatMemory(history, records, self.threads, self.metrics)
+        self.chats = ChatMemory(history, self.storage.records, self.threads, self.metrics)
         self.model = ServedModel(config, self.registry, self.threads)
         self.admission = Admission(config.max_queued, self.metrics.in_flight)
         self.canary = Canary(config, self.registry, self.model, self.metrics.registry)

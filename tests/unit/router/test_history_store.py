@@ -20,9 +20,9 @@ from kvloop.router.history_store import (
     NoAnswer,
     SharedRecords,
     record_store,
-    shared_records,
 )
 from kvloop.router.metrics import RouterMetrics
+from kvloop.router.storage import RouterStorage
 from kvloop.shared_cache.backend import BackendOpener
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.host_pool import HostPool
@@ -261,12 +261,12 @@ def test_a_store_made_of_several_keeps_its_records_in_one() -> None:
 
 def test_the_router_opens_the_store_that_its_flags_name(tmp_path: Path) -> None:
     metrics = RouterMetrics()
-    assert shared_records(RouterConfig(), metrics) is None
+    assert RouterStorage(RouterConfig(), metrics).records is None
     config = RouterConfig(
         hicache_storage_backend="file",
         hicache_storage_backend_extra_config={"root": str(tmp_path / "l3")},
     )
-    records = shared_records(config, metrics)
+    records = RouterStorage(config, metrics).records
     assert records is not None
     records.follow([ONE])
     assert eventually(lambda: records.status()["state"] == "attached")
@@ -280,4 +280,4 @@ def test_a_wrong_setting_of_the_store_is_named_at_launch() -> None:
         hicache_storage_backend="file", hicache_storage_backend_extra_config={"rot": "/x"}
     )
     with pytest.raises(ConfigError, match="rot"):
-        shared_records(config, RouterMetrics())
+        RouterStorage(config, RouterMetrics())

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from kvloop.shared_cache.backend import BackendOpener, StorageBackend, StoredObject
-from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
+from kvloop.shared_cache.guard import GuardConfig, GuardedBackend, GuardState
 from kvloop.shared_cache.host_pool import HostPool
 
 _OURS = "="  # before the names of the tier's records; the guard's own have none
@@ -52,9 +52,14 @@ class Tier:
         )
 
     @property
+    def state(self) -> GuardState:
+        """As a guard's."""
+        return self._guard.state
+
+    @property
     def is_up(self) -> bool:
         """Whether calls are let through."""
-        return self._guard.state == "attached"
+        return self.state == "attached"
 
     @property
     def last_error(self) -> str | None:
