@@ -37,6 +37,7 @@ class NodeClient:
 
     def __init__(self, *, admin_key: str | None = None, timeout_s: float = 5.0) -> None:
         """`admin_key` goes with admin calls only; `timeout_s` is for one plain call."""
+        self.admin_key = admin_key
         self._headers = {"Authorization": f"Bearer {admin_key}"} if admin_key else {}
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
