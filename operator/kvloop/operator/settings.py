@@ -13,6 +13,8 @@ class Settings:
     """Of engine kvloop's pods, stores and benchmarks, where a resource names none."""
     operator_image: str = ""
     """The operator's own."""
+    kubernetes: tuple[int, int] = (1, 27)
+    """Version of the API server: before 1.21 CronJobs and PodDisruptionBudgets are beta."""
     namespaces: tuple[str, ...] = ()
     """Namespaces that are watched; empty: all."""
     own_namespace: str = "kvloop-system"

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from kvloop.operator.quantity import num_bytes
 from kvloop.operator.types.base import (
     Condition,
     FreeForm,
@@ -22,6 +23,9 @@ from kvloop.operator.types.base import (
 from kvloop.operator.types.pods import Image, PodSettings, Rdma, Volume
 
 Backend = Literal["mooncake", "hf3fs", "file", "nixl", "aibrix", "dynamic", "zones"]
+SMALLEST_SEGMENT = 16 << 20
+LEAST_HEADROOM = 256 << 20
+"""Memory of a store beside its segment."""
 BACKENDS: tuple[Backend, ...] = ("mooncake", "hf3fs", "file", "nixl", "aibrix", "dynamic", "zones")
 
 
@@ -51,6 +55,13 @@ class MooncakeMasters(PodSettings):
     )
     etcd_endpoints: list[str] = Field(
         default=[], description="host:port of an etcd that is there, for etcd.", max_length=9
+    )
+    lease_seconds: int = Field(
+        default=15,
+        description="For lease: another leads so long after the last sign of a leader, which stops "
+        "itself after two thirds of it. Longer bears longer outages of the API server.",
+        ge=6,
+        le=600,
     )
     port: Port = Field(default=50051, description="Port of the RPC.")
     metrics_port: Port = Field(default=9003, description="Port of the metrics.")
@@ -89,6 +100,23 @@ class MooncakeStores(PodSettings):
             message="a DaemonSet's pods have no claims of their own: "
             "set ssd.hostPath, or workload to StatefulSet",
             field="ssd.size",
+        ),
+        Rule(
+            cel=None,
+            check=lambda s: num_bytes(s.segment_size) >= SMALLEST_SEGMENT,
+            message="segmentSize must be 16Mi or more",
+            field="segmentSize",
+        ),
+        Rule(
+            cel=None,
+            check=lambda s: (
+                "memory" not in s.resources.limits
+                or num_bytes(s.resources.limits["memory"])
+                >= num_bytes(s.segment_size) + LEAST_HEADROOM
+            ),
+            message="the memory limit must be 256Mi above segmentSize at least: "
+            "raise it, or leave it out",
+            field="resources.limits.memory",
         ),
     )
     workload: Literal["StatefulSet", "DaemonSet"] = Field(
