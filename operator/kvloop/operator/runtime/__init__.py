@@ -1,0 +1,1 @@
+"""What runs the controllers: the API, a queue of looks, watching, election, health."""

@@ -1,0 +1,101 @@
+"""The life of the process: election, signals, an end in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from kvloop.operator.api import KubernetesApi, configuration
+from kvloop.operator.controllers.base import Controller
+from kvloop.operator.runtime.health import Checks, serving
+from kvloop.operator.runtime.leader import Leader
+from kvloop.operator.runtime.metrics import Metrics
+from kvloop.operator.runtime.operator import Operator
+from kvloop.operator.settings import Settings
+
+log = logging.getLogger(__name__)
+CONTROLLERS = {
+    "SharedCache": "kvloop.operator.controllers.shared_cache:SharedCacheController",
+    "PDCluster": "kvloop.operator.controllers.pd_cluster:PDClusterController",
+    "MultiTurnBenchmark": "kvloop.operator.controllers.benchmark:MultiTurnBenchmarkController",
+}
+
+
+def load_controllers(settings: Settings) -> dict[str, Controller]:
+    """Of all kinds."""
+    found: dict[str, Controller] = {}
+    for kind, place in CONTROLLERS.items():
+        module, name = place.split(":")
+        try:
+            found[kind] = getattr(import_module(module), name)(settings)
+        except (ImportError, AttributeError) as error:
+            log.warning("no controller of %s: %s", kind, error)
+    return found
+
+
+async def run(settings: Settings, kubeconfig: Path | None, *, elect: bool) -> None:
+    """Until SIGTERM or SIGINT, or until another leads (LeadershipLost)."""
+    work = asyncio.ensure_future(_work(settings, kubeconfig, elect=elect))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        log.info("stopped")
+
+
+async def _work(settings: Settings, kubeconfig: Path | None, *, elect: bool) -> None:
+    configured = await configuration(kubeconfig)
+    metrics, checks = Metrics(), Checks()
+    api = KubernetesApi(configured, timeout_s=settings.api_timeout_s, metrics=metrics)
+    operator = Operator(settings, configured, load_controllers(settings), api, metrics)
+    try:
+        async with serving(settings.port, checks, metrics) as port:
+            log.info("serving /healthz, /readyz and /metrics on port %d", port)
+            if elect:
+                await _lead(settings, api, operator, checks, metrics)
+            else:
+                await _operate(operator, checks, metrics)
+    finally:
+        await api.close()
+
+
+async def _lead(
+    settings: Settings, api: KubernetesApi, operator: Operator, checks: Checks, metrics: Metrics
+) -> None:
+    identity = f"{socket.gethostname()}_{os.getpid()}_{os.urandom(3).hex()}"
+    leader = Leader(api, namespace=settings.own_namespace, identity=identity)
+    await leader.acquire()
+    try:
+        await _first_end(leader.keep(), _operate(operator, checks, metrics))
+    finally:
+        metrics.leader.set(0)
+        await leader.release()
+
+
+async def _first_end(*parts: Coroutine[Any, Any, None]) -> None:
+    """The first that ends ends all, in its way."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def _operate(operator: Operator, checks: Checks, metrics: Metrics) -> None:
+    metrics.leader.set(1)
+    checks.alive.append(operator.stuck)
+    checks.ready.append(operator.not_ready)
+    await operator.run()
