@@ -38,12 +38,14 @@ lint: $(STAMP) ## Style, types and imports between rooms
 LOOPS := tests/integration/loop tests/integration/engine
 # Exit status 5 is no fault where ARGS chose no test of one half.
 NONE_CHOSEN := { [ $$? = 5 ] && [ -n '$(ARGS)' ]; }
-PARTS = $(BIN)/pytest -m "$(1)" $(LOOPS:%=--ignore=%) -n 2 --dist loadfile $(ARGS)
-WHOLE = $(BIN)/pytest -m "$(1)" $(LOOPS) -n 2 --dist loadfile $(ARGS)
+PARTS = -m "$(1)" $(LOOPS:%=--ignore=%) -n 2 --dist loadfile $(ARGS)
+WHOLE = -m "$(1)" $(LOOPS) -n 2 --dist loadfile $(ARGS)
 
+# Of a few that failed each runs once more, alone: scripts/run_tests.py tells which those were.
+TWICE = $(BIN)/python scripts/run_tests.py
 test: lint ## Everything that runs in minutes (ARGS="-k name")
-	$(call PARTS,$(FAST)) || $(NONE_CHOSEN)
-	$(call WHOLE,$(FAST)) || $(NONE_CHOSEN)
+	$(TWICE) parts $(call PARTS,$(FAST)) || $(NONE_CHOSEN)
+	$(TWICE) loops $(call WHOLE,$(FAST)) || $(NONE_CHOSEN)
 
 test-unit: $(STAMP) ## Only the tests that start no process
 	$(BIN)/pytest tests/unit $(ARGS)
@@ -54,8 +56,8 @@ test-full: export KVLOOP_TESTS := full
 test-full: lint ## The slow tests too; the outcome goes to docs/test-full.md
 	@rm -rf $(REPORTS)
 	@failed=0; commit=$$(git describe --always --dirty --abbrev=12 --exclude '*'); \
-	$(call PARTS,$(FULL)) --junitxml=$(REPORTS)/parts.xml || $(NONE_CHOSEN) || failed=1; \
-	$(call WHOLE,$(FULL)) --junitxml=$(REPORTS)/loops.xml || $(NONE_CHOSEN) || failed=1; \
+	$(BIN)/pytest $(call PARTS,$(FULL)) --junitxml=$(REPORTS)/parts.xml || $(NONE_CHOSEN) || failed=1; \
+	$(BIN)/pytest $(call WHOLE,$(FULL)) --junitxml=$(REPORTS)/loops.xml || $(NONE_CHOSEN) || failed=1; \
 	if [ -z '$(ARGS)' ]; then \
 		$(BIN)/python scripts/record_test_full.py --commit "$$commit" \
 			$(REPORTS)/parts.xml $(REPORTS)/loops.xml || failed=1; \

@@ -9,7 +9,7 @@ import pytest
 import torch
 from loop import Loop, check_exact
 from reference import generate, judge, load_reference
-from running import Cluster
+from running import EXACT, Cluster
 
 pytestmark = pytest.mark.integration
 NUM_TOKENS = 64
@@ -27,7 +27,7 @@ def test_tiny_models_in_fp32_answer_as_transformers_does(
     kind: str, tiny_models: dict[str, str], prompts: list[list[int]], tmp_path: Path
 ) -> None:
     model = tiny_models[kind]
-    flags = ("--dtype", "float32", "--page-size", "16", "--max-total-tokens", "65536")
+    flags = (*EXACT, "--dtype", "float32", "--page-size", "16", "--max-total-tokens", "65536")
     chosen = prompts if os.environ.get("KVLOOP_TESTS") == "full" else prompts[::3] + prompts[-2:]
     with Cluster(tmp_path, model, *flags) as cluster:
         ways = Loop(cluster).every_way(chosen)
@@ -46,7 +46,7 @@ def test_tiny_models_in_fp32_answer_as_transformers_does(
 def test_the_real_model_in_fp32_answers_as_transformers_does(
     chosen: slice, prompts: list[list[int]], tmp_path: Path
 ) -> None:
-    flags = ("--dtype", "float32", "--page-size", "16", "--max-total-tokens", "32768")
+    flags = (*EXACT, "--dtype", "float32", "--page-size", "16", "--max-total-tokens", "32768")
     with Cluster(tmp_path, "smollm2", *flags) as cluster:
         ways = Loop(cluster).every_way(prompts[chosen][::-1])
     reference = load_reference("smollm2", torch.float32)
