@@ -9,7 +9,8 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -18,6 +19,7 @@ from fastapi import FastAPI, Request, Response
 
 from kvloop.engine.engine_client import EngineClient
 from kvloop.engine.event_config import events_config
+from kvloop.engine.heartbeat import Heartbeats, RouterAddress
 from kvloop.engine.messages import Hello, ToFront
 from kvloop.engine.node_config import NodeConfig
 from kvloop.engine.page_check_route import PageCheckRoute
@@ -29,7 +31,6 @@ from kvloop.shared_cache.wire import SECRET_HEADER, NodeRecord
 __all__ = ["NodeFront", "error_response", "json_response", "run_front"]
 
 log = logging.getLogger("kvloop.node")
-_HEARTBEAT_S = 0.5
 _CALL_TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
@@ -118,7 +119,7 @@ class NodeFront:
         self.spawn(self._await_engine())
         self.spawn(self._watch_engine())
         for router in self.config.router:
-            self.spawn(self._heartbeat(router.rstrip("/")))
+            self.spawn(Heartbeats(router, self._heartbeat).run())
         try:
             yield
         finally:
@@ -148,20 +149,21 @@ class NodeFront:
         if self.server is not None:
             self.server.should_exit = True
 
-    async def _heartbeat(self, router: str) -> None:
-        while True:
-            record = self.record()
-            if record is not None:
-                with suppress(aiohttp.ClientError, TimeoutError):
-                    await self._post_record(router, record)
-            await asyncio.sleep(_HEARTBEAT_S)
-
-    async def _post_record(self, router: str, record: NodeRecord) -> None:
+    async def _heartbeat(self, router: RouterAddress) -> None:
+        record = self.record()
+        if record is None:
+            return
+        is_tls = router.url.startswith("https:")
         async with self.http.post(
-            f"{router}/kvloop/heartbeat", data=msgspec.json.encode(record), timeout=_CALL_TIMEOUT
+            f"{router.url}/kvloop/heartbeat",
+            data=msgspec.json.encode(record),
+            headers={"Host": router.host},
+            server_hostname=urlsplit(f"//{router.host}").hostname if is_tls else None,
+            timeout=_CALL_TIMEOUT,
         ) as reply:
             if reply.status >= 400:
-                log.warning("router %s refuses the heartbeat: %s", router, await reply.text())
+                said = await reply.text()
+                log.warning("router %s refuses the heartbeat: %s", router.url, said)
 
     # --- routes -----------------------------------------------------------------------------
 
