@@ -41,11 +41,15 @@ NONE_CHOSEN := { [ $$? = 5 ] && [ -n '$(ARGS)' ]; }
 PARTS = -m "$(1)" $(LOOPS:%=--ignore=%) -n 2 --dist loadfile $(ARGS)
 WHOLE = -m "$(1)" $(LOOPS) -n 2 --dist loadfile $(ARGS)
 
+# One Kubernetes for all of them, so one process.
+CLUSTER = -m "$(1)" tests/cluster $(ARGS)
+
 # Of a few that failed each runs once more, alone: scripts/run_tests.py tells which those were.
 TWICE = $(BIN)/python scripts/run_tests.py
 test: lint ## Everything that runs in minutes (ARGS="-k name")
 	$(TWICE) parts $(call PARTS,$(FAST)) || $(NONE_CHOSEN)
 	$(TWICE) loops $(call WHOLE,$(FAST)) || $(NONE_CHOSEN)
+	$(TWICE) cluster $(call CLUSTER,cluster and not slow) || $(NONE_CHOSEN)
 
 test-unit: $(STAMP) ## Only the tests that start no process
 	$(BIN)/pytest tests/unit $(ARGS)
@@ -58,9 +62,10 @@ test-full: lint ## The slow tests too; the outcome goes to docs/test-full.md
 	@failed=0; commit=$$(git describe --always --dirty --abbrev=12 --exclude '*'); \
 	$(BIN)/pytest $(call PARTS,$(FULL)) --junitxml=$(REPORTS)/parts.xml || $(NONE_CHOSEN) || failed=1; \
 	$(BIN)/pytest $(call WHOLE,$(FULL)) --junitxml=$(REPORTS)/loops.xml || $(NONE_CHOSEN) || failed=1; \
+	$(BIN)/pytest $(call CLUSTER,cluster) --junitxml=$(REPORTS)/cluster.xml || $(NONE_CHOSEN) || failed=1; \
 	if [ -z '$(ARGS)' ]; then \
 		$(BIN)/python scripts/record_test_full.py --commit "$$commit" \
-			$(REPORTS)/parts.xml $(REPORTS)/loops.xml || failed=1; \
+			$(REPORTS)/parts.xml $(REPORTS)/loops.xml $(REPORTS)/cluster.xml || failed=1; \
 	fi; \
 	exit $$failed
 
