@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -108,6 +109,27 @@ class Metadata(BaseModel):
     annotations: dict[str, str] = {}
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+
+
+NAME_RULE = Rule(
+    cel="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && "
+    "size(self.metadata.name) <= 36",
+    check=lambda r: _is_short_name(r.metadata.name),
+    message="metadata.name must be 36 small letters, digits and '-' at most, beginning with a "
+    "letter and not ending with '-': Services and pods are named after it",
+    field="metadata.name",
+)
+
+
+def _is_short_name(name: str) -> bool:
+    return len(name) <= 36 and re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name) is not None
+
+
+class Resource(Model):
+    """What users apply."""
+
+    RULES = (NAME_RULE,)
+    metadata: Metadata
 
 
 class LocalReference(Model):

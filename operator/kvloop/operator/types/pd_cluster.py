@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kvloop.operator.types import patterns
 from kvloop.operator.types.base import (
     Condition,
     KeyReference,
     LocalReference,
-    Metadata,
     Model,
     Name,
     Port,
+    Resource,
     Rule,
     Status,
 )
+from kvloop.operator.types.cluster_rules import NODE_RULES, OWN_FLAGS_RULE, SPEC_RULES
 from kvloop.operator.types.pods import Image, PodOverrides, PodSettings, Rdma
 
 RoleName = Literal["prefill", "decode", "router"]
@@ -40,8 +42,8 @@ class ModelClaim(Model):
     claim: str = Field(description="The claim, mounted read-only.", min_length=1)
     path: str = Field(
         default="",
-        description="The model's directory in it.",
-        pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$",
+        description="The model's directory in it; empty: the claim's root.",
+        pattern=patterns.RELATIVE_PATH_OR_NONE,
     )
 
 
@@ -50,7 +52,7 @@ class ModelImage(Model):
 
     reference: str = Field(description="The image; a shell and cp are needed in it.", min_length=1)
     path: str = Field(
-        default="/model", description="The model's directory in it.", pattern=r"^/[^\x00]*$"
+        default="/model", description="The model's directory in it.", pattern=patterns.ABSOLUTE_PATH
     )
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="When it is pulled."
@@ -114,7 +116,7 @@ class HiCache(Model):
     eviction_policy: Literal["lru", "lfu", "slru", "priority"] = Field(
         default="lru", description="Who leaves first."
     )
-    tenant_quotas: dict[str, int] = Field(
+    tenant_quotas: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default={}, description='Host pages by tenant; "*" is every other.'
     )
 
@@ -122,6 +124,14 @@ class HiCache(Model):
 class Offload(Model):
     """What decode stores."""
 
+    RULES = (
+        Rule(
+            cel="self.enabled || !self.tailObjects",
+            check=lambda o: o.enabled or not o.tail_objects,
+            message="tailObjects are offloaded: set enabled to true, or tailObjects to false",
+            field="tailObjects",
+        ),
+    )
     enabled: bool = Field(default=True, description="Decode offloads what it writes.")
     policy: Literal["all", "answer", "selective"] = Field(
         default="answer", description="Which full pages."
@@ -171,6 +181,12 @@ class Autoscaling(Model):
             message="set prefill, decode, or both",
             field="",
         ),
+        Rule(
+            cel="!self.keepRatio || (has(self.prefill) && has(self.decode))",
+            check=lambda a: not a.keep_ratio or (a.prefill is not None and a.decode is not None),
+            message="keepRatio moves nodes from one role to the other: set prefill and decode",
+            field="keepRatio",
+        ),
     )
     prefill: RoleAutoscaling | None = Field(default=None, description="Bounds of prefill.")
     decode: RoleAutoscaling | None = Field(default=None, description="Bounds of decode.")
@@ -192,7 +208,11 @@ class Role(PodSettings):
         default=1, description="Pods; kubectl scale and autoscaling win.", ge=0, le=1000
     )
     gpus: int = Field(default=0, description="nvidia.com/gpu of each pod.", ge=0, le=16)
-    gpu_resource: str = Field(default="nvidia.com/gpu", description="Name of that resource.")
+    gpu_resource: str = Field(
+        default="nvidia.com/gpu",
+        description="Name of that resource.",
+        pattern=patterns.EXTENDED_RESOURCE,
+    )
     rdma: Rdma | None = Field(default=None, description="Devices that KV moves by.")
     finish_seconds: int = Field(
         default=60,
@@ -205,6 +225,7 @@ class Role(PodSettings):
 class NodeRole(Role):
     """Prefill or decode."""
 
+    RULES = (OWN_FLAGS_RULE, *NODE_RULES)
     max_total_tokens: int | None = Field(
         default=None, description="Tokens that the device's pool holds.", ge=16
     )
@@ -224,6 +245,7 @@ class NodeRole(Role):
 class RouterRole(Role):
     """The router."""
 
+    RULES = (OWN_FLAGS_RULE,)
     port: Port = Field(default=8000, description="Of its Service.")
     service_type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(
         default="ClusterIP", description="Of its Service."
@@ -285,42 +307,7 @@ class SGLang(Model):
 class PDClusterSpec(Model):
     """What runs."""
 
-    RULES = (
-        Rule(
-            cel="!has(self.sharedCacheRef) || size(self.attachableCaches) == 0 || "
-            "self.attachableCaches.exists(c, c.name == self.sharedCacheRef.name)",
-            check=lambda s: (
-                s.shared_cache_ref is None
-                or not s.attachable_caches
-                or s.shared_cache_ref.name in [c.name for c in s.attachable_caches]
-            ),
-            message="sharedCacheRef must be one of attachableCaches, whose volumes the pods mount; "
-            "add it there (pods are replaced once), or leave attachableCaches empty",
-            field="sharedCacheRef.name",
-        ),
-        Rule(
-            cel="self.engine == 'kvloop' || !has(self.model.demo)",
-            check=lambda s: s.engine == "kvloop" or s.model.demo is None,
-            message="the demo model runs on engine kvloop only; set huggingFace, claim or image",
-            field="model.demo",
-        ),
-        Rule(
-            cel="self.engine == 'sglang' || !has(self.sglang)",
-            check=lambda s: s.engine == "sglang" or s.sglang is None,
-            message="sglang belongs to engine sglang: set engine to sglang, or remove it",
-            field="sglang",
-        ),
-        Rule(
-            cel="self.engine == 'sglang' || (self.prefill.tensorParallelSize == 1 && "
-            "self.decode.tensorParallelSize == 1)",
-            check=lambda s: (
-                s.engine == "sglang"
-                or (s.prefill.tensor_parallel_size == 1 and s.decode.tensor_parallel_size == 1)
-            ),
-            message="tensorParallelSize above 1 needs engine sglang",
-            field="prefill.tensorParallelSize",
-        ),
-    )
+    RULES = SPEC_RULES
     engine: Literal["kvloop", "sglang"] = Field(default="kvloop", description="What computes.")
     image: Image = Field(default=Image(), description="Of engine kvloop's pods.")
     model: ChatModel = Field(description="The model.")
@@ -341,6 +328,7 @@ class PDClusterSpec(Model):
     release_tag: str = Field(
         default="",
         description="Added to the derived tag: a new one begins with an empty cache.",
+        pattern=patterns.LABEL_VALUE,
         max_length=63,
     )
     zone: Name | None = Field(default=None, description="Told to nodes and router.")
@@ -404,8 +392,7 @@ class PDClusterStatus(Status):
     loop: LoopStatus = Field(default=LoopStatus(), description="The last canary.")
 
 
-class PDCluster(Model):
-    """The resource."""
+class PDCluster(Resource):
+    """A router, prefill nodes and decode nodes of one model, and the cache that they share."""
 
-    metadata: Metadata
     spec: PDClusterSpec

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from kvloop.operator.quantity import number
+from kvloop.operator.types import patterns
 from kvloop.operator.types.base import FreeForm, LocalReference, Model, Quantity, Rule
 
 
@@ -28,6 +30,17 @@ class Image(Model):
 class Resources(Model):
     """As in a container."""
 
+    RULES = (
+        Rule(
+            cel=None,
+            check=lambda r: all(
+                number(value) <= number(r.limits.get(name, value))
+                for name, value in r.requests.items()
+            ),
+            message="no request may be above the limit of the same name",
+            field="requests",
+        ),
+    )
     requests: dict[str, Quantity] = Field(default={}, description="What is reserved.")
     limits: dict[str, Quantity] = Field(default={}, description="What is not passed.")
 
@@ -35,13 +48,22 @@ class Resources(Model):
 class Rdma(Model):
     """RDMA for the pods of a part; nothing of it is granted unless asked for."""
 
+    RULES = (
+        Rule(
+            cel="has(self.resourceName) || self.hostNetwork",
+            check=lambda r: r.resource_name is not None or r.host_network,
+            message="pods see no RDMA device: set resourceName to the device plug-in's resource, "
+            "or hostNetwork to true",
+            field="resourceName",
+        ),
+    )
     resource_name: str | None = Field(
         default=None,
         description="Extended resource of the device plug-in, such as rdma/hca_shared_devices_a.",
-        pattern=r"^[a-z0-9.-]+/[A-Za-z0-9_.-]+$",
+        pattern=patterns.EXTENDED_RESOURCE,
     )
     count: int = Field(default=1, description="How many of it a pod gets.", ge=1, le=64)
-    devices: list[str] = Field(
+    devices: list[Annotated[str, Field(pattern=patterns.DEVICE)]] = Field(
         default=[], description="Devices to use, such as mlx5_0; empty: all.", max_length=64
     )
     host_network: bool = Field(
@@ -105,7 +127,7 @@ class Volume(Model):
     host_path: str | None = Field(
         default=None,
         description="Absolute path on the nodes. Needs the privileged level.",
-        pattern=r"^/[^\x00]*$",
+        pattern=patterns.ABSOLUTE_PATH,
     )
 
 
