@@ -17,9 +17,9 @@ from typing import Any
 from kvloop.operator.api import KubernetesApi
 from kvloop.operator.controllers.base import Manifest, ObjectId
 from kvloop.operator.errors import ApiError, OperatorError
+from kvloop.operator.rbac import LEASE
 
 log = logging.getLogger(__name__)
-LEASE = "kvloop-operator"
 DURATION_S = 12.0
 RENEW_S = 8.0
 RETRY_S = 2.0

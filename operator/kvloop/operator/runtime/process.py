@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from kvloop.operator.api import KubernetesApi, configuration
 from kvloop.operator.controllers.base import Controller
+from kvloop.operator.errors import ApiError
 from kvloop.operator.runtime.health import Checks, serving
 from kvloop.operator.runtime.leader import Leader
 from kvloop.operator.runtime.metrics import Metrics
@@ -21,6 +24,10 @@ from kvloop.operator.runtime.operator import Operator
 from kvloop.operator.settings import Settings
 
 log = logging.getLogger(__name__)
+LATEST = (1, 27)
+"""Of an API server that does not tell its version."""
+ABSENT_S = 2.0
+"""Between tries to reach an API server."""
 CONTROLLERS = {
     "SharedCache": "kvloop.operator.controllers.shared_cache:SharedCacheController",
     "PDCluster": "kvloop.operator.controllers.pd_cluster:PDClusterController",
@@ -56,16 +63,35 @@ async def _work(settings: Settings, kubeconfig: Path | None, *, elect: bool) -> 
     configured = await configuration(kubeconfig)
     metrics, checks = Metrics(), Checks()
     api = KubernetesApi(configured, timeout_s=settings.api_timeout_s, metrics=metrics)
-    operator = Operator(settings, configured, load_controllers(settings), api, metrics)
     try:
         async with serving(settings.port, checks, metrics) as port:
             log.info("serving /healthz, /readyz and /metrics on port %d", port)
+            settings = replace(settings, kubernetes=await _server_version(api))
+            controllers = load_controllers(settings)
+            operator = Operator(settings, configured, controllers, api, metrics)
             if elect:
                 await _lead(settings, api, operator, checks, metrics)
             else:
                 await _operate(operator, checks, metrics)
     finally:
         await api.close()
+
+
+async def _server_version(api: KubernetesApi) -> tuple[int, int]:
+    """Waits for the API server."""
+    while True:
+        try:
+            said = await api.call("GET", "/version")
+            return version_of(said)
+        except ApiError as error:
+            log.warning("waiting for the API server: %s", error)
+        await asyncio.sleep(ABSENT_S)
+
+
+def version_of(said: Mapping[str, str]) -> tuple[int, int]:
+    """Some write a minor version as 27+."""
+    major, minor = (re.match(r"\d+", said.get(part, "")) for part in ("major", "minor"))
+    return (int(major[0]), int(minor[0])) if major and minor else LATEST
 
 
 async def _lead(
