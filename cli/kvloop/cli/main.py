@@ -18,6 +18,7 @@ from kvloop.cli import (
 )
 from kvloop.cli.bench import command as bench_command
 from kvloop.cli.help_format import Command, HelpFormatter
+from kvloop.cli.install import command as install_command
 from kvloop.shared_cache.errors import ConfigError, KVLoopError
 
 _COMMANDS = (
@@ -29,6 +30,7 @@ _COMMANDS = (
     cache_command,
     canary_command,
     bench_command,
+    install_command,
 )
 _DESCRIPTION = """\
 Serves chat models with prefill and decode on separate nodes that share one KV cache.

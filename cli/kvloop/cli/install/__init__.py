@@ -1,0 +1,1 @@
+"""`kvloop install`, `upgrade`, `uninstall` and `status`: the operator on a cluster."""
