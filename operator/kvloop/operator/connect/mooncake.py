@@ -6,8 +6,9 @@ from typing import Any
 
 from kvloop.operator.connect.parts import with_extra
 from kvloop.operator.connection import Connection
+from kvloop.operator.types.mooncake import Mooncake
 from kvloop.operator.types.pods import Rdma
-from kvloop.operator.types.shared_cache import Mooncake, SharedCache
+from kvloop.operator.types.shared_cache import SharedCache
 
 POD_IP = "${POD_IP}"
 

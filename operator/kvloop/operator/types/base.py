@@ -128,7 +128,7 @@ def _is_short_name(name: str) -> bool:
 class Resource(Model):
     """What users apply."""
 
-    RULES = (NAME_RULE,)
+    RULES: ClassVar[tuple[Rule, ...]] = (NAME_RULE,)
     metadata: Metadata
 
 

@@ -7,12 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from kvloop.operator.types import patterns
 from kvloop.operator.types.base import (
     Condition,
     KeyReference,
     LocalReference,
-    Metadata,
     Model,
+    Resource,
     Rule,
     Status,
 )
@@ -43,7 +44,7 @@ class Target(Model):
         default=None, description="A PDCluster of this namespace; the run begins once it is Ready."
     )
     url: str | None = Field(
-        default=None, description="Any OpenAI-compatible server.", pattern=r"^https?://"
+        default=None, description="Any OpenAI-compatible server.", pattern=patterns.URL
     )
     api_key_secret: KeyReference | None = Field(default=None, description="Its key.")
     model: str | None = Field(default=None, description="Unset: the server's first.", min_length=1)
@@ -100,7 +101,7 @@ class WorkloadFile(Model):
     volume: Volume | None = Field(default=None, description="A claim or a path.")
     path: str = Field(
         description="Key of the ConfigMap, or path in the volume.",
-        pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
+        pattern=patterns.RELATIVE_PATH,
     )
 
 
@@ -192,10 +193,9 @@ class MultiTurnBenchmarkStatus(Status):
     hit: str = Field(default="", description="Hit rate of arm on, for people.")
 
 
-class MultiTurnBenchmark(Model):
-    """The resource."""
+class MultiTurnBenchmark(Resource):
+    """One run of `kvloop bench` against a PDCluster or any OpenAI-compatible server."""
 
-    metadata: Metadata
     spec: MultiTurnBenchmarkSpec
 
 

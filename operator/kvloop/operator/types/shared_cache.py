@@ -7,175 +7,34 @@ from typing import Literal
 from pydantic import Field
 
 from kvloop.operator.quantity import num_bytes
+from kvloop.operator.types import patterns
 from kvloop.operator.types.base import (
     Condition,
     FreeForm,
     KeyReference,
     LocalReference,
-    Metadata,
     Model,
     Name,
     Port,
     Quantity,
+    Resource,
     Rule,
     Status,
 )
-from kvloop.operator.types.pods import Image, PodSettings, Rdma, Volume
+from kvloop.operator.types.mooncake import SEGMENT_RULES, Mooncake
+from kvloop.operator.types.pods import Image, PodSettings, Volume
 
 Backend = Literal["mooncake", "hf3fs", "file", "nixl", "aibrix", "dynamic", "zones"]
-SMALLEST_SEGMENT = 16 << 20
-LEAST_HEADROOM = 256 << 20
-"""Memory of a store beside its segment."""
+SMALLEST_CAPACITY = 64 << 20
 BACKENDS: tuple[Backend, ...] = ("mooncake", "hf3fs", "file", "nixl", "aibrix", "dynamic", "zones")
 
 
-class MooncakeMasters(PodSettings):
-    """The masters, which keep the names of pages."""
-
-    RULES = (
-        Rule(
-            cel="self.replicas == 1 || self.highAvailability != 'none'",
-            check=lambda m: m.replicas == 1 or m.high_availability != "none",
-            message="masters without highAvailability know nothing of each other: "
-            "set replicas to 1, or highAvailability to lease or etcd",
-            field="replicas",
-        ),
-        Rule(
-            cel="(self.highAvailability == 'etcd') == (size(self.etcdEndpoints) > 0)",
-            check=lambda m: (m.high_availability == "etcd") == bool(m.etcd_endpoints),
-            message="etcdEndpoints belongs to highAvailability etcd, and is needed there",
-            field="etcdEndpoints",
-        ),
-    )
-    replicas: int = Field(default=1, description="Masters; one of them leads.", ge=1, le=9)
-    high_availability: Literal["none", "lease", "etcd"] = Field(
-        default="none",
-        description="How a leader is found. lease: by a Kubernetes Lease; the next leader begins "
-        "with an empty store. etcd: by an etcd that keeps the names too.",
-    )
-    etcd_endpoints: list[str] = Field(
-        default=[], description="host:port of an etcd that is there, for etcd.", max_length=9
-    )
-    lease_seconds: int = Field(
-        default=15,
-        description="For lease: another leads so long after the last sign of a leader, which stops "
-        "itself after two thirds of it. Longer bears longer outages of the API server.",
-        ge=6,
-        le=600,
-    )
-    port: Port = Field(default=50051, description="Port of the RPC.")
-    metrics_port: Port = Field(default=9003, description="Port of the metrics.")
-    flags: dict[str, str] = Field(
-        default={}, description="Further flags of mooncake_master, such as eviction_ratio."
-    )
-
-
-class MooncakeSsd(Model):
-    """Where pages go when memory is short."""
-
-    RULES = (
-        Rule(
-            cel="has(self.hostPath) != has(self.size)",
-            check=lambda s: (s.host_path is None) != (s.size is None),
-            message="set exactly one of hostPath and size",
-            field="",
-        ),
-    )
-    host_path: str | None = Field(
-        default=None,
-        description="Directory on the nodes. Needs the privileged level.",
-        pattern=r"^/[^\x00]*$",
-    )
-    size: Quantity | None = Field(default=None, description="Of a claim for each store.")
-    storage_class_name: str | None = Field(default=None, description="Of that claim.")
-
-
-class MooncakeStores(PodSettings):
-    """The stores, which keep the bytes of pages in their memory."""
-
-    RULES = (
-        Rule(
-            cel="self.workload == 'StatefulSet' || !has(self.ssd) || !has(self.ssd.size)",
-            check=lambda s: s.workload == "StatefulSet" or s.ssd is None or s.ssd.size is None,
-            message="a DaemonSet's pods have no claims of their own: "
-            "set ssd.hostPath, or workload to StatefulSet",
-            field="ssd.size",
-        ),
-        Rule(
-            cel=None,
-            check=lambda s: num_bytes(s.segment_size) >= SMALLEST_SEGMENT,
-            message="segmentSize must be 16Mi or more",
-            field="segmentSize",
-        ),
-        Rule(
-            cel=None,
-            check=lambda s: (
-                "memory" not in s.resources.limits
-                or num_bytes(s.resources.limits["memory"])
-                >= num_bytes(s.segment_size) + LEAST_HEADROOM
-            ),
-            message="the memory limit must be 256Mi above segmentSize at least: "
-            "raise it, or leave it out",
-            field="resources.limits.memory",
-        ),
-    )
-    workload: Literal["StatefulSet", "DaemonSet"] = Field(
-        default="StatefulSet", description="DaemonSet: one on each node that nodeSelector chooses."
-    )
-    replicas: int = Field(default=1, description="Stores of a StatefulSet.", ge=0, le=1000)
-    segment_size: Quantity = Field(
-        default="4Gi", description="Memory that each gives; its pod's memory limit must be above."
-    )
-    ssd: MooncakeSsd | None = Field(
-        default=None, description="Pages that memory has no room for go here."
-    )
-
-
-class Mooncake(Model):
-    """Masters and stores of a Mooncake store, run by the operator, or one that is there."""
-
-    RULES = (
-        Rule(
-            cel="has(self.external) || has(self.stores)",
-            check=lambda m: m.external is not None or m.stores is not None,
-            message="set stores for a store that is run here, or external for one that is there",
-            field="stores",
-        ),
-        Rule(
-            cel="self.protocol != 'tcp' || !has(self.rdma)",
-            check=lambda m: m.protocol != "tcp" or m.rdma is None,
-            message="rdma is of no use with protocol tcp: set protocol to rdma, or remove rdma",
-            field="rdma",
-        ),
-        Rule(
-            cel="size(self.tenantQuotas) == 0 || "
-            "(has(self.tenant) && self.tenant in self.tenantQuotas)",
-            check=lambda m: not m.tenant_quotas or m.tenant in m.tenant_quotas,
-            message="with tenantQuotas only named tenants store anything: "
-            "set tenant to one of them",
-            field="tenant",
-        ),
-    )
-    external: str | None = Field(
-        default=None,
-        description="host:port of a master that is there; masters and stores are not run then.",
-        min_length=1,
-    )
-    masters: MooncakeMasters = Field(default=MooncakeMasters(), description="The masters.")
-    stores: MooncakeStores | None = Field(default=None, description="The stores.")
-    protocol: Literal["tcp", "rdma"] = Field(default="tcp", description="How pages move.")
-    rdma: Rdma | None = Field(default=None, description="Devices, for protocol rdma.")
-    replicas: int = Field(default=1, description="Copies of each page.", ge=1, le=8)
-    tenant: str | None = Field(
-        default=None, description="Mooncake's tenant that pages count on.", min_length=1
-    )
-    tenant_quotas: dict[str, Quantity] = Field(
-        default={}, description="Memory by Mooncake's tenant; tenants not named store nothing."
-    )
-    soft_pin: bool = Field(default=False, description="Pages are evicted last for a while.")
-    extra_config: FreeForm = Field(
-        default={}, description="Further fields of the backend's configuration."
-    )
+CAPACITY_RULE = Rule(
+    cel=None,
+    check=lambda c: c.capacity is None or num_bytes(c.capacity) >= SMALLEST_CAPACITY,
+    message="capacity must be 64Mi or more; a number without a unit is bytes",
+    field="capacity",
+)
 
 
 class ThreeFsFuse(Model):
@@ -197,16 +56,19 @@ class ThreeFs(Model):
             message="set exactly one of volume (3FS is mounted) and fuse (a side-car mounts it)",
             field="volume",
         ),
+        CAPACITY_RULE,
     )
     volume: Volume | None = Field(default=None, description="Where 3FS is mounted already.")
     fuse: ThreeFsFuse | None = Field(default=None, description="A side-car that mounts it.")
     mount_path: str = Field(
-        default="/3fs", description="Where it is mounted in the pods.", pattern=r"^/[^\x00]+$"
+        default="/3fs",
+        description="Where it is mounted in the pods.",
+        pattern=patterns.ABSOLUTE_PATH,
     )
     directory: str = Field(
         default="kvloop",
         description="The store's directory under it.",
-        pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
+        pattern=patterns.RELATIVE_PATH,
     )
     io: Literal["auto", "usrbio", "posix"] = Field(
         default="auto", description="USRBIO by 3FS's library, or POSIX calls."
@@ -222,7 +84,7 @@ class ThreeFs(Model):
     janitor_schedule: str = Field(
         default="*/10 * * * *",
         description="When the janitor runs, as cron writes it.",
-        min_length=9,
+        pattern=patterns.CRON,
     )
     extra_config: FreeForm = Field(
         default={}, description="Further fields of the backend's configuration."
@@ -232,11 +94,12 @@ class ThreeFs(Model):
 class FileStore(Model):
     """A directory that all nodes mount."""
 
+    RULES = (CAPACITY_RULE,)
     volume: Volume = Field(description="A claim that many nodes may write (RWX), or a host path.")
     directory: str = Field(
         default="kvloop",
         description="The store's directory in it.",
-        pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
+        pattern=patterns.RELATIVE_PATH,
     )
     capacity: Quantity | None = Field(
         default=None, description="Bytes of all pages; unset: no bound."
@@ -249,6 +112,7 @@ class FileStore(Model):
 class NixlStores(PodSettings):
     """Memory servers of kvloop's own, for plugin UCX."""
 
+    RULES = SEGMENT_RULES
     segment_size: Quantity = Field(default="4Gi", description="Memory that the server gives.")
     port: Port = Field(default=50061, description="Where nodes ask for places.")
 
@@ -289,6 +153,13 @@ class Nixl(Model):
             message="plugin OBJ needs endpoint and credentials",
             field="endpoint",
         ),
+        Rule(
+            cel="!has(self.capacity) || has(self.volume)",
+            check=lambda n: n.capacity is None or n.volume is not None,
+            message="capacity bounds files: set volume, or remove capacity",
+            field="capacity",
+        ),
+        CAPACITY_RULE,
     )
     plugin: Literal["POSIX", "GDS", "GDS_MT", "HF3FS", "OBJ", "UCX"] = Field(
         description="Where pages go: files, objects of a bucket, memory of a server."
@@ -297,12 +168,16 @@ class Nixl(Model):
     capacity: Quantity | None = Field(default=None, description="Of the file plugins.")
     bucket: str | None = Field(default=None, description="Of OBJ.", min_length=3, max_length=63)
     endpoint: str | None = Field(
-        default=None, description="http(s)://host:port of OBJ.", pattern=r"^https?://"
+        default=None, description="http(s)://host:port of OBJ.", pattern=patterns.URL
     )
     credentials: LocalReference | None = Field(
         default=None, description="Secret with access_key and secret_key, of OBJ."
     )
-    server: str | None = Field(default=None, description="host:port of a memory server, of UCX.")
+    server: str | None = Field(
+        default=None,
+        description="host:port of a memory server, of UCX.",
+        pattern=patterns.HOST_PORT,
+    )
     store: NixlStores | None = Field(default=None, description="A memory server run here, of UCX.")
     extra_config: FreeForm = Field(
         default={}, description="Further fields of the backend's configuration."
@@ -312,8 +187,10 @@ class Nixl(Model):
 class AiBrix(Model):
     """AIBrix's KV cache library."""
 
-    l2_cache_backend: Literal["SHFS", "ROCKSDB"] = Field(
-        default="SHFS", description="Files that nodes share, or a database of one process."
+    l2_cache_backend: Literal["SHFS"] = Field(
+        default="SHFS",
+        description="SHFS: files that nodes share. AIBrix's others are of one process, or were "
+        "never run with kvloop.",
     )
     volume: Volume = Field(description="Where they lie.")
     extra_config: FreeForm = Field(
@@ -324,7 +201,7 @@ class AiBrix(Model):
 class Dynamic(Model):
     """A storage class of your own, in the node's image."""
 
-    module_path: str = Field(description="Module, as import knows it.", min_length=1)
+    module_path: str = Field(description="Module, as import knows it.", pattern=patterns.MODULE)
     class_name: str = Field(description="A class of it.", min_length=1)
     interface_v1: bool = Field(default=False, description="SGLang's batch v1 methods move pages.")
     extra_config: FreeForm = Field(default={}, description="What the class is given.")
@@ -416,8 +293,20 @@ class SharedCacheStatus(Status):
     members: list[Member] = Field(default=[], description="The pods.", max_length=1000)
 
 
-class SharedCache(Model):
-    """The resource."""
+class SharedCache(Resource):
+    """Storage that prefill and decode nodes share: L3 of their HiCache."""
 
-    metadata: Metadata
+    RULES = (
+        *Resource.RULES,
+        Rule(
+            cel="!has(self.spec.zones) || (self.spec.zones.local.name != self.metadata.name && "
+            "self.spec.zones.central.name != self.metadata.name)",
+            check=lambda r: (
+                r.spec.zones is None
+                or r.metadata.name not in (r.spec.zones.local.name, r.spec.zones.central.name)
+            ),
+            message="local and central must be other SharedCaches than this one",
+            field="spec.zones",
+        ),
+    )
     spec: SharedCacheSpec
