@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import threading
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvloop.cli import flag_types
 from kvloop.cli.help_format import Subparsers, add_command
 from kvloop.shared_cache.errors import ConfigError
+
+if TYPE_CHECKING:  # the command line is read without what only a store takes
+    from kvloop.shared_cache.backends.mooncake.store_config import StoreConfig
 
 _DESCRIPTION = """\
 Starts a Mooncake master and mounts a segment of this machine's memory in it: the cache that
@@ -39,8 +43,15 @@ def add_to(commands: Subparsers) -> None:
     )
     flag = parser.add_argument
     flag("--host", default="127.0.0.1", help="address that nodes reach this machine at")
+    flag(
+        "--health-port",
+        type=flag_types.port,
+        metavar="PORT",
+        help="serve /healthz and /readyz there, on all addresses",
+    )
     _add_segment_flags(parser)
     _add_master_flags(parser)
+    _add_lease_flags(parser)
 
 
 def _add_segment_flags(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +76,13 @@ def _add_segment_flags(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="ADDRESS",
         help="join this master, host:port or etcd://host:port, and start none",
+    )
+    flag(
+        "--join-s",
+        type=flag_types.not_negative_float,
+        default=0.0,
+        metavar="S",
+        help="look for that master so long, where it may start later",
     )
     flag("--cluster-id", default="", metavar="NAME", help="which of the clusters in one etcd")
 
@@ -107,10 +125,62 @@ def _add_master_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(args: argparse.Namespace) -> int:
-    from kvloop.shared_cache.backends.mooncake.store_server import StoreConfig, run_store
+def _add_lease_flags(parser: argparse.ArgumentParser) -> None:
+    flag = parser.add_argument
+    flag(
+        "--lease",
+        default="",
+        metavar="NAMESPACE/NAME",
+        help="in a pod: the master runs only while it holds this Kubernetes Lease, which must be "
+        "there; with --segment-size 0",
+    )
+    flag(
+        "--identity",
+        default="",
+        metavar="POD[_UID]",
+        help="who holds it; the pod is labelled kvloop.dev/leader=true while it leads",
+    )
+    flag(
+        "--lease-s",
+        type=flag_types.positive_float,
+        default=15.0,
+        metavar="S",
+        help="another leads so long after the leader's last sign",
+    )
 
-    config = StoreConfig(
+
+def _run(args: argparse.Namespace) -> int:
+    report = partial(print, flush=True)
+    if args.lease:
+        from kvloop.cli.store.elected import LeaseFlags, run_elected
+
+        flags = LeaseFlags(
+            lease=args.lease,
+            identity=args.identity,
+            lease_s=args.lease_s,
+            health_port=args.health_port,
+        )
+        run_elected(_config(args), flags, report)
+        return 0
+    from kvloop.cli.store.health import health_server
+    from kvloop.shared_cache.backends.mooncake.store_server import run_store
+
+    ready = threading.Event()
+
+    def told(line: str) -> None:
+        """The first line comes when the store is ready."""
+        ready.set()
+        report(line)
+
+    with health_server(args.health_port, is_ready=ready.is_set):
+        run_store(_config(args), told)
+    return 0
+
+
+def _config(args: argparse.Namespace) -> StoreConfig:
+    from kvloop.shared_cache.backends.mooncake.store_server import StoreConfig
+
+    return StoreConfig(
         host=args.host,
         master=args.master,
         port=args.port,
@@ -120,6 +190,7 @@ def _run(args: argparse.Namespace) -> int:
         protocol=args.protocol,
         device_name=args.device_name,
         ssd_dir=args.ssd_dir,
+        join_s=args.join_s,
         restart_master=args.restart_master,
         ha=args.ha,
         cluster_id=args.cluster_id,
@@ -127,8 +198,6 @@ def _run(args: argparse.Namespace) -> int:
         tenant_quotas={name: _quota_bytes(name, gib) for name, gib in args.tenant_quotas.items()},
         master_flags=tuple(args.master_flag),
     )
-    run_store(config, partial(print, flush=True))
-    return 0
 
 
 def _quota_bytes(tenant: str, gib: Any) -> int:

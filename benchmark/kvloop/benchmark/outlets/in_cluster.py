@@ -21,17 +21,19 @@ class InCluster:
     """Holds `token`, `ca.crt` and `namespace`; the kubelet replaces the token before it ends."""
 
     @classmethod
-    def found(cls, environment: Mapping[str, str], mount: Path = MOUNT) -> InCluster:
-        """Raises ConfigError outside a pod, or where its service account is not mounted."""
+    def found(
+        cls, environment: Mapping[str, str], mount: Path = MOUNT, *, flag: str = "--config-map"
+    ) -> InCluster:
+        """Raises ConfigError, naming the flag, outside a pod, or where its service account is not
+        mounted."""
         host, port = environment.get(HOST), environment.get(PORT, "443")
         if not host:
-            raise ConfigError(
-                f"--config-map works in a pod only: {HOST} is not set; elsewhere use --json FILE"
-            )
+            instead = "; elsewhere use --json FILE" if flag == "--config-map" else ""
+            raise ConfigError(f"{flag} works in a pod only: {HOST} is not set{instead}")
         missing = [name for name in ("token", "ca.crt") if not (mount / name).is_file()]
         if missing:
             raise ConfigError(
-                f"--config-map: {mount} has no {' and no '.join(missing)}; the pod needs a service "
+                f"{flag}: {mount} has no {' and no '.join(missing)}; the pod needs a service "
                 "account (automountServiceAccountToken not false)"
             )
         return cls(url=f"https://{f'[{host}]' if ':' in host else host}:{port}", mount=mount)

@@ -71,6 +71,12 @@ class MooncakeMaster:
                 )
             time.sleep(0.05)
 
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def stop(self, deadline_s: float = 3.0) -> None:
         """End it, by force after the deadline."""
         if self._process is None:

@@ -57,7 +57,8 @@ class Segment:
 
 def _mount(module: Any, config: StoreConfig) -> Any:
     """Masters in HA elect for some seconds; one at an address serves at once or is not there."""
-    until = time.monotonic() + (_JOIN_DEADLINE_S if "://" in config.entry else 0)
+    elects_s = _JOIN_DEADLINE_S if "://" in config.entry else 0
+    until = time.monotonic() + max(config.join_s, elects_s)
     while True:
         try:
             return _try_to_mount(module, config)

@@ -39,6 +39,8 @@ class StoreConfig:
     """RDMA devices, comma-separated; empty: all."""
     ssd_dir: str = ""
     """Directory of this node's that pages are written to when memory is short; empty: none."""
+    join_s: float = 0.0
+    """How long the segment looks for that master at first; masters in HA elect for 30 s anyway."""
     restart_master: bool = False
     """Start our master again when it dies; without `ha` its keys are lost either way."""
     ha: str = ""

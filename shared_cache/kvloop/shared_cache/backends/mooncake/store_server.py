@@ -20,7 +20,7 @@ from kvloop.shared_cache.memory_limit import available_memory
 from kvloop.shared_cache.stop_signals import stop_signals
 from kvloop.shared_cache.storage_errors import StorageError
 
-__all__ = ["StoreConfig", "run_store"]
+__all__ = ["StoreConfig", "own_master", "run_store"]
 
 _WATCH_PERIOD_S = 0.5
 Report = Callable[[str], None]
@@ -35,7 +35,7 @@ def run_store(config: StoreConfig, report: Report = print) -> None:
     seconds. Stopped while it has none, the process ends here, with exit code 0.
     """
     _require_memory(config.segment_bytes)
-    with stop_signals() as stop, _master(config) as master:
+    with stop_signals() as stop, own_master(config) as master:
         if master is not None:
             master.start()
         segment = Segment(config) if config.segment_bytes else None
@@ -60,7 +60,7 @@ def _ready(config: StoreConfig, segment: Segment | None) -> str:
 
 
 @contextlib.contextmanager
-def _master(config: StoreConfig) -> Iterator[MooncakeMaster | None]:
+def own_master(config: StoreConfig) -> Iterator[MooncakeMaster | None]:
     """Our master, not yet started; stopped at the end. None where the segment joins another."""
     if config.master:
         yield None
