@@ -18,7 +18,7 @@ Problems = Callable[[], list[str]]
 
 @dataclass(slots=True, kw_only=True)
 class Checks:
-    """Filled as the parts start."""
+    """Filled as the parts start, emptied as they end."""
 
     alive: list[Problems] = field(default_factory=list)
     """A restart would help."""
@@ -30,8 +30,8 @@ class Checks:
 async def serving(port: int, checks: Checks, metrics: Metrics) -> AsyncIterator[int]:
     """Yields the port: port 0 is any."""
     app = web.Application()
-    app.router.add_get("/healthz", _answer(checks.alive))
-    app.router.add_get("/readyz", _answer(checks.ready))
+    app.router.add_get("/healthz", _answer(lambda: checks.alive))
+    app.router.add_get("/readyz", _answer(lambda: checks.ready))
 
     async def show(_: web.Request) -> web.Response:
         body = generate_latest(metrics.registry)
@@ -47,9 +47,11 @@ async def serving(port: int, checks: Checks, metrics: Metrics) -> AsyncIterator[
         await runner.cleanup()
 
 
-def _answer(checks: list[Problems]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _answer(
+    checks: Callable[[], list[Problems]],
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_: web.Request) -> web.Response:
-        wrong = [problem for check in checks for problem in check()]
+        wrong = [problem for check in checks() for problem in check()]
         return web.Response(text="\n".join(wrong) or "ok", status=503 if wrong else 200)
 
     return answer

@@ -1,7 +1,7 @@
 """Leader election by a Lease, so that one process reconciles at a time.
 
 Clocks of machines differ: a Lease has expired when nobody renewed it for its duration by our own
-clock. A leader that could not renew for `RENEW_S`, which is shorter, ends.
+clock. A leader that could not renew for `RENEW_S`, which is shorter, writes nothing any more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ RETRY_S = 2.0
 
 
 class LeadershipLost(OperatorError):
-    """Another may lead now: this process must end."""
+    """Another may lead now: nothing may be written any more."""
+
+    def __init__(self, message: str, *, is_taken: bool) -> None:
+        super().__init__(message)
+        self.is_taken = is_taken
+        """Another leads; else the API server did not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +121,11 @@ class Leader:
             except (ApiError, TimeoutError) as error:
                 log.warning("the lease was not renewed: %s", error or "no answer")
                 if self._clock() - self._renewed >= RENEW_S:
-                    raise LeadershipLost(f"not renewed for {RENEW_S:g} s") from error
+                    why = f"the lease was not renewed for {RENEW_S:g} s"
+                    raise LeadershipLost(why, is_taken=False) from error
             else:
                 if holder is not None:
-                    raise LeadershipLost(f"the leader is {holder}")
+                    raise LeadershipLost(f"the leader is {holder}", is_taken=True)
 
     async def release(self) -> None:
         """Let another lead at once; no error where that does not go."""

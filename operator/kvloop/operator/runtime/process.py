@@ -9,16 +9,19 @@ import re
 import signal
 import socket
 from collections.abc import Coroutine, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from kubernetes.aio import client as kubernetes_client
 
 from kvloop.operator.api import KubernetesApi, configuration
 from kvloop.operator.controllers.base import Controller
 from kvloop.operator.errors import ApiError
 from kvloop.operator.runtime.health import Checks, serving
-from kvloop.operator.runtime.leader import Leader
+from kvloop.operator.runtime.leader import Leader, LeadershipLost
 from kvloop.operator.runtime.metrics import Metrics
 from kvloop.operator.runtime.operator import Operator
 from kvloop.operator.settings import Settings
@@ -59,6 +62,17 @@ async def run(settings: Settings, kubeconfig: Path | None, *, elect: bool) -> No
         log.info("stopped")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What lives as long as the process."""
+
+    settings: Settings
+    configured: kubernetes_client.Configuration
+    api: KubernetesApi
+    metrics: Metrics
+    checks: Checks
+
+
 async def _work(settings: Settings, kubeconfig: Path | None, *, elect: bool) -> None:
     configured = await configuration(kubeconfig)
     metrics, checks = Metrics(), Checks()
@@ -66,26 +80,27 @@ async def _work(settings: Settings, kubeconfig: Path | None, *, elect: bool) -> 
     try:
         async with serving(settings.port, checks, metrics) as port:
             log.info("serving /healthz, /readyz and /metrics on port %d", port)
-            settings = replace(settings, kubernetes=await _server_version(api))
-            controllers = load_controllers(settings)
-            operator = Operator(settings, configured, controllers, api, metrics)
-            if elect:
-                await _lead(settings, api, operator, checks, metrics)
-            else:
-                await _operate(operator, checks, metrics)
+            known = replace(settings, kubernetes=await _server_version(api, checks))
+            parts = _Parts(
+                settings=known, configured=configured, api=api, metrics=metrics, checks=checks
+            )
+            await (_lead(parts) if elect else _operate(parts))
     finally:
         await api.close()
 
 
-async def _server_version(api: KubernetesApi) -> tuple[int, int]:
+async def _server_version(api: KubernetesApi, checks: Checks) -> tuple[int, int]:
     """Waits for the API server."""
     while True:
         try:
             said = await api.call("GET", "/version")
-            return version_of(said)
         except ApiError as error:
             log.warning("waiting for the API server: %s", error)
-        await asyncio.sleep(ABSENT_S)
+            checks.ready = [partial(list, [f"waiting for the API server: {error}"])]
+            await asyncio.sleep(ABSENT_S)
+        else:
+            checks.ready = []
+            return version_of(said)
 
 
 def version_of(said: Mapping[str, str]) -> tuple[int, int]:
@@ -94,22 +109,25 @@ def version_of(said: Mapping[str, str]) -> tuple[int, int]:
     return (int(major[0]), int(minor[0])) if major and minor else LATEST
 
 
-async def _lead(
-    settings: Settings, api: KubernetesApi, operator: Operator, checks: Checks, metrics: Metrics
-) -> None:
+async def _lead(parts: _Parts) -> None:
+    """Terms of leading, until another leads."""
     identity = f"{socket.gethostname()}_{os.getpid()}_{os.urandom(3).hex()}"
-    leader = Leader(api, namespace=settings.own_namespace, identity=identity)
-    await leader.acquire()
-    try:
-        await _first_end(leader.keep(), _operate(operator, checks, metrics))
-    finally:
-        metrics.leader.set(0)
-        await leader.release()
+    leader = Leader(parts.api, namespace=parts.settings.own_namespace, identity=identity)
+    while True:
+        await leader.acquire()
+        try:
+            await _first_end(leader.keep(), _operate(parts))
+        except LeadershipLost as error:
+            if error.is_taken:
+                raise
+            log.warning("standing by: %s", error)
+        finally:
+            await leader.release()
 
 
-async def _first_end(*parts: Coroutine[Any, Any, None]) -> None:
+async def _first_end(*works: Coroutine[Any, Any, None]) -> None:
     """The first that ends ends all, in its way."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -120,8 +138,13 @@ async def _first_end(*parts: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
-async def _operate(operator: Operator, checks: Checks, metrics: Metrics) -> None:
-    metrics.leader.set(1)
-    checks.alive.append(operator.stuck)
-    checks.ready.append(operator.not_ready)
-    await operator.run()
+async def _operate(parts: _Parts) -> None:
+    controllers = load_controllers(parts.settings)
+    operator = Operator(parts.settings, parts.configured, controllers, parts.api, parts.metrics)
+    parts.metrics.leader.set(1)
+    parts.checks.alive, parts.checks.ready = [operator.stuck], [operator.not_ready]
+    try:
+        await operator.run()
+    finally:
+        parts.metrics.leader.set(0)
+        parts.checks.alive, parts.checks.ready = [], []
