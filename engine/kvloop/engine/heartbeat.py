@@ -42,7 +42,7 @@ async def resolve(url: str) -> list[RouterAddress]:
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.to_thread(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     addresses = sorted({str(info[4][0]) for info in found})
     name = parts.netloc.rpartition("@")[2]
     return [

@@ -15,6 +15,7 @@ from memory_backend import MemoryBackend, Valve, eventually
 
 from kvloop.engine.messages import AttachStorage, ClearStorage, DetachStorage, Reply
 from kvloop.engine.storage_admin import StorageAdmin
+from kvloop.shared_cache.config_digest import config_digest
 from kvloop.shared_cache.errors import ConfigError
 from kvloop.shared_cache.factory import open_backend
 from kvloop.shared_cache.guard import GuardConfig, GuardedBackend
@@ -53,12 +54,12 @@ class Scheduler:
 class Node:
     """An admin, its guard, and a loop that turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, **admin: Any) -> None:
         self.pool = HostPool(SHAPE, 4)
         self.guard = GuardedBackend(None, self.pool, name="none", namespace=b"n" * 32, config=QUICK)
         self.scheduler = Scheduler()
         self.replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
-        self.admin = StorageAdmin(self.guard, self.scheduler, self.replies.put)
+        self.admin = StorageAdmin(self.guard, self.scheduler, self.replies.put, **admin)
         self._stop = threading.Event()
         self.loop = threading.Thread(target=self._turn, name="loop", daemon=True)
 
@@ -234,3 +235,43 @@ def test_a_bug_in_an_action_is_answered_and_leaves_the_next_one_free(
     )
     monkeypatch.undo()
     assert node.delete()[0] == 200
+
+
+def digest_of(node: Node) -> Any:
+    return node.admin.status()["config_digest"]
+
+
+def test_the_status_tells_a_digest_of_what_was_attached_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POD_NAME", "decode-7")
+    given = {"root": f"{tmp_path}/${{POD_NAME}}"}
+    node = Node(admin_key="key")
+    node.loop.start()
+    assert digest_of(node) is None
+    assert node.put(backend="file", extra_config=given)[0] == 200
+    assert digest_of(node) == config_digest("key", "file", given)
+    assert node.guard.exists([KEY]) == [False] and (tmp_path / "decode-7").is_dir()
+    node.put(prefetch_policy="timeout")
+    assert digest_of(node) == config_digest("key", "file", given), "a policy changes no store"
+    assert node.put(backend="file", extra_config={"rot": "/x"})[0] == 400
+    assert digest_of(node) == config_digest("key", "file", given)
+    node.delete()
+    assert digest_of(node) is None
+    node.close()
+
+
+def test_a_variable_that_is_not_set_is_refused_by_put(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POD_IP", raising=False)
+    status, body = node.put(backend="file", extra_config={"root": "/x/${POD_IP}"})
+    assert status == 400 and "no POD_IP" in body["error"]["message"]
+    assert node.guard.state == "detached"
+
+
+def test_what_was_attached_at_start_has_its_digest_too() -> None:
+    given = StorageChange(backend="file", extra_config={"root": "/l3"})
+    node = Node(admin_key="key", attached=given)
+    assert digest_of(node) == config_digest("key", "file", {"root": "/l3"})
+    assert Node(attached=given).admin.status()["config_digest"] is None, "there is no key"
