@@ -117,10 +117,13 @@ class SimulatedCluster:
             one.pods.remove(random.choice(one.pods))
 
     @property
-    def has_pair(self) -> bool:
-        """A prefill and a decode of one generation run."""
+    def serves(self) -> bool:
+        """In each role as many pods run as must, with a running peer of their generation."""
         running = [{p.generation for p in one.pods if p.runs} for one in self.roles]
-        return bool(running[0] & running[1])
+        both = running[0] & running[1]
+        paired = [sum(p.runs and p.generation in both for p in one.pods) for one in self.roles]
+        needed = [one.replicas - one.unavailable for one in self.roles]
+        return all(there >= must for there, must in zip(paired, needed, strict=True))
 
     @property
     def is_done(self) -> bool:

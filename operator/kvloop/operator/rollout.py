@@ -76,4 +76,4 @@ def _may_open(
 def _enough(role: NodeRoleName, wanted: Wanted) -> int:
     """Ready new pods that let a Deployment take its last old one away."""
     replicas = wanted.replicas[role]
-    return min(replicas, max(1, replicas - wanted.max_unavailable))
+    return max(0, replicas - wanted.max_unavailable)
