@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster.keeper import Keeper
 
 VARIABLE = "KVLOOP_TEST_KUBECONFIG"
 SCRIPTS = Path(__file__).parents[2].parent / "shared" / "cluster"
@@ -26,6 +27,8 @@ def kubeconfig() -> Iterator[Path]:
     started = subprocess.run([SCRIPTS / "up"], capture_output=True, text=True, timeout=START_S)
     try:
         assert started.returncode == 0, started.stderr
-        yield Path(started.stdout.split()[-1])
+        kubeconfig = Path(started.stdout.split()[-1])
+        with Keeper(SCRIPTS / "up", kubeconfig.parent):
+            yield kubeconfig
     finally:
         subprocess.run([SCRIPTS / "down"], capture_output=True, timeout=START_S)
