@@ -22,7 +22,7 @@
 
 {{/* Cluster-wide objects carry the namespace too: releases in two namespaces do not meet. */}}
 {{- define "kvloop.clusterName" -}}
-{{- printf "%s-%s" .Release.Namespace (include "kvloop.operator" .) | trunc 63 | trimSuffix "-" -}}
+{{- printf "%s-%s" (include "kvloop.operator" .) .Release.Namespace | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "kvloop.selector" -}}
