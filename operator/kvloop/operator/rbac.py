@@ -100,9 +100,10 @@ WATCHED: tuple[Rule, ...] = (
         verbs=APPLIED,
     ),
     Rule(
-        why="Reports of benchmarks; their pods get patch of their own report.",
+        why="Reports of benchmarks, and files of engine sglang; a benchmark's pod gets patch of "
+        "its own report, which goes when a changed spec runs anew.",
         resources=("configmaps",),
-        verbs=APPLIED,
+        verbs=(*APPLIED, "delete"),
     ),
     Rule(
         why="Identities of pods.",

@@ -285,7 +285,7 @@ async def test_a_ready_clusters_router_is_asked() -> None:
     bench.api.add(ready("True"))
     await bench.look()
     command = bench.job["spec"]["template"]["spec"]["containers"][0]["command"]
-    assert "http://demo-router.apps.svc:8123" in command
+    assert "http://demo.apps.svc:8123" in command
 
 
 @pytest.mark.parametrize(

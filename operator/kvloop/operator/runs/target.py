@@ -26,7 +26,7 @@ async def find_target(api: Api, benchmark: MultiTurnBenchmark) -> str | Outcome:
     if (words := _not_ready(found)) is not None:
         return _wait("ClusterNotReady", f"PDCluster {name} {words}")
     port = found.get("spec", {}).get("router", {}).get("port", DEFAULT_PORT)
-    return f"http://{name}-router.{benchmark.metadata.namespace}.svc:{port}"
+    return f"http://{name}.{benchmark.metadata.namespace}.svc:{port}"
 
 
 def _not_ready(cluster: Manifest) -> str | None:

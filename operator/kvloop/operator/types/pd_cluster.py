@@ -14,12 +14,14 @@ from kvloop.operator.types.base import (
     Model,
     Name,
     Port,
+    Quantity,
     Resource,
     Rule,
     Status,
 )
 from kvloop.operator.types.cluster_rules import NODE_RULES, OWN_FLAGS_RULE, SPEC_RULES
 from kvloop.operator.types.pods import Image, PodOverrides, PodSettings, Rdma
+from kvloop.operator.types.sglang_rules import SGLANG_RULES
 
 RoleName = Literal["prefill", "decode", "router"]
 ROLES: tuple[RoleName, ...] = ("prefill", "decode", "router")
@@ -287,6 +289,18 @@ class Rollout(Model):
     )
 
 
+class SGLang3FS(Model):
+    """SGLang's own way of using 3FS: one file a rank, whose pages a server of SGLang's keeps."""
+
+    metadata_server: str = Field(
+        description="URL of sglang's mini_3fs_metadata_server, which runs already.",
+        pattern=r"^https?://[^/]",
+    )
+    file_size: Quantity = Field(default="1Ti", description="Of the file of each rank.")
+    jobs: int = Field(default=16, description="Threads that read and write.", ge=1, le=256)
+    entries: int = Field(default=8, description="Pages that each takes at once.", ge=1, le=1024)
+
+
 class SGLang(Model):
     """Of engine sglang only."""
 
@@ -302,12 +316,15 @@ class SGLang(Model):
     mem_fraction_static: float | None = Field(
         default=None, description="Share of GPU memory for weights and KV.", gt=0, lt=1
     )
+    hf3fs: SGLang3FS | None = Field(
+        default=None, description="Needed with a SharedCache of backend hf3fs."
+    )
 
 
 class PDClusterSpec(Model):
     """What runs."""
 
-    RULES = SPEC_RULES
+    RULES = (*SPEC_RULES, *SGLANG_RULES)
     engine: Literal["kvloop", "sglang"] = Field(default="kvloop", description="What computes.")
     image: Image = Field(default=Image(), description="Of engine kvloop's pods.")
     model: ChatModel = Field(description="The model.")
@@ -365,6 +382,32 @@ class LoopStatus(Status):
     reason: str = Field(default="", description="In words.")
 
 
+class RoleScaling(Status):
+    """What autoscaling remembers of a role; it goes on from here after the operator's restart."""
+
+    wanted: int | None = Field(default=None, description="Replicas chosen last; unset: none yet.")
+    reason: str = Field(default="", description="Why, in words.")
+    quiet_since: int | None = Field(
+        default=None, description="Unix time since when fewer nodes would do; unset: they do not."
+    )
+    most_needed: int = Field(default=0, description="Nodes needed at most since then.")
+    short_with: int = Field(default=0, description="So many nodes were too few last time...")
+    short_work: float = Field(default=0.0, description="...for so much work.")
+
+
+class AutoscalingStatus(Status):
+    """Of both roles."""
+
+    prefill: RoleScaling = Field(default=RoleScaling(), description="Of prefill.")
+    decode: RoleScaling = Field(default=RoleScaling(), description="Of decode.")
+    looked_at: int | None = Field(
+        default=None, description="Unix time of the last load that was seen, to the minute."
+    )
+    moved_at: int | None = Field(
+        default=None, description="Unix time when a node was moved between the roles last."
+    )
+
+
 class PDClusterStatus(Status):
     """What the operator sees."""
 
@@ -390,6 +433,9 @@ class PDClusterStatus(Status):
     hit: str = Field(default="", description="For people.")
     reuse: str = Field(default="", description="Status of ReuseVerified.")
     loop: LoopStatus = Field(default=LoopStatus(), description="The last canary.")
+    autoscaling: AutoscalingStatus | None = Field(
+        default=None, description="What autoscaling chose, and why; unset without it."
+    )
 
 
 class PDCluster(Resource):

@@ -29,7 +29,17 @@ def build_pd_cluster(
     they cannot be in one pod.
     """
     context = context_of(cluster, connections, keys, settings)
-    manifests = [
+    if cluster.spec.engine == "sglang":
+        from kvloop.operator.build.sglang.cluster import build_sglang  # which imports from here
+
+        manifests = build_sglang(context)
+    else:
+        manifests = _build_kvloop(context)
+    return [owned(manifest, KIND, cluster.metadata) for manifest in manifests]
+
+
+def _build_kvloop(context: Context) -> list[Manifest]:
+    return [
         build_account(context),
         build_attach_secret(context),
         build_peers(context),
@@ -38,4 +48,3 @@ def build_pd_cluster(
         build_node(context, "decode"),
         build_router(context),
     ]
-    return [owned(manifest, KIND, cluster.metadata) for manifest in manifests]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kvloop.operator.build.sglang.revision import sglang_generation
+from kvloop.operator.build.sglang.storage import Storage, storage_of
 from kvloop.operator.connect.merged import Merged, merged
 from kvloop.operator.connection import Connection
 from kvloop.operator.names import ROUTER_PORT, labels
 from kvloop.operator.revision import generation, release_tag
 from kvloop.operator.settings import Settings
 from kvloop.operator.types.base import LocalReference
-from kvloop.operator.types.pd_cluster import PDCluster, PDClusterSpec
+from kvloop.operator.types.pd_cluster import PDCluster, PDClusterSpec, SGLang
 
 SHORT = "pdc"
 
@@ -43,6 +45,8 @@ class Context:
     attached: Connection | None
     release_tag: str
     generation: str
+    storage: Storage | None = None
+    """Of engine sglang: `attached` in its words."""
 
     @property
     def name(self) -> str:
@@ -69,12 +73,12 @@ class Context:
 def context_of(
     cluster: PDCluster, connections: Mapping[str, Connection], keys: Keys, settings: Settings
 ) -> Context:
-    """ConnectError where the caches cannot be in one pod."""
+    """ConnectError where the caches cannot be in one pod, or the engine cannot use them."""
     spec = cluster.spec
     image = spec.image.reference or settings.node_image
     caches = merged([connections[one.name] for one in attachable(spec)])
     reference = spec.shared_cache_ref
-    return Context(
+    context = Context(
         cluster=cluster,
         settings=settings,
         keys=keys,
@@ -83,6 +87,15 @@ def context_of(
         release_tag=release_tag(spec, image),
         generation=generation(spec, image, caches, keys.digest),
     )
+    return _of_sglang(context) if spec.engine == "sglang" else context
+
+
+def _of_sglang(context: Context) -> Context:
+    spec, attached, storage = context.spec, context.attached, None
+    if attached is not None:
+        storage = storage_of(attached, context.release_tag, spec.sglang or SGLang())
+    made = sglang_generation(spec, context.generation, storage)
+    return replace(context, storage=storage, generation=made)
 
 
 def attachable(spec: PDClusterSpec) -> list[LocalReference]:
