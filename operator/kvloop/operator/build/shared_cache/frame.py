@@ -106,10 +106,9 @@ def disruption_budget(
     cache: SharedCache, settings: Settings, name: str, component: str
 ) -> Manifest:
     """One of these pods at a time may be asked to leave its node."""
-    version = "policy/v1" if settings.kubernetes >= (1, 21) else "policy/v1beta1"
     selector = {"matchLabels": pods_of(cache, component)}
     return {
-        "apiVersion": version,
+        "apiVersion": budget_version(settings),
         "kind": "PodDisruptionBudget",
         "metadata": metadata(cache, name, component),
         "spec": {"maxUnavailable": 1, "selector": selector},
@@ -119,6 +118,16 @@ def disruption_budget(
 def _named_once(variables: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The last of each name: server-side apply refuses a name twice."""
     return list({variable["name"]: variable for variable in variables}.values())
+
+
+def budget_version(settings: Settings) -> str:
+    """Of PodDisruptionBudgets."""
+    return "policy/v1" if settings.kubernetes >= (1, 21) else "policy/v1beta1"
+
+
+def cron_version(settings: Settings) -> str:
+    """Of CronJobs."""
+    return "batch/v1" if settings.kubernetes >= (1, 21) else "batch/v1beta1"
 
 
 def tcp_probe(port: int, **more: int) -> Manifest:

@@ -43,9 +43,9 @@ def build_janitor(cache: SharedCache, settings: Settings) -> Manifest:
         "spec": {"backoffLimit": 1, "activeDeadlineSeconds": _TIMEOUT_S, "template": template},
     }
     return {
-        "apiVersion": "batch/v1" if settings.kubernetes >= (1, 21) else "batch/v1beta1",
+        "apiVersion": frame.cron_version(settings),
         "kind": "CronJob",
-        "metadata": frame.metadata(cache, f"{cache.metadata.name}-janitor", COMPONENT),
+        "metadata": frame.metadata(cache, janitor_name(cache), COMPONENT),
         "spec": {
             "schedule": store.janitor_schedule,
             "concurrencyPolicy": "Forbid",
@@ -54,6 +54,11 @@ def build_janitor(cache: SharedCache, settings: Settings) -> Manifest:
             "jobTemplate": job,
         },
     }
+
+
+def janitor_name(cache: SharedCache) -> str:
+    """Of the CronJob."""
+    return f"{cache.metadata.name}-janitor"
 
 
 def command(cache: SharedCache) -> list[str]:

@@ -1,0 +1,1 @@
+"""What is seen of a SharedCache, and what follows from it."""
