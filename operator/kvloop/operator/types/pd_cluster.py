@@ -425,6 +425,7 @@ class PDClusterStatus(Status):
     )
     revision: str = Field(default="", description="Generation that new pods belong to.")
     attached_cache: str = Field(default="", description="SharedCache that all nodes have attached.")
+    attached_at: str = Field(default="", description="Since when.")
     endpoint: str = Field(default="", description="Where clients call.")
     hit_rate: float | None = Field(
         default=None,

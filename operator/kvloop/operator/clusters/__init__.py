@@ -1,0 +1,1 @@
+"""What is seen of a PDCluster, and what follows from it."""
