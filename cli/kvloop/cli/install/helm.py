@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -13,7 +14,8 @@ from kvloop.shared_cache.errors import ConfigError, KVLoopError
 
 Result = TypeVar("Result")
 _STOPPING_S = 15.0
-"""After Ctrl-C, for helm to write down what became of the release."""
+"""After a cancel, for helm to write down what became of the release."""
+_OVERRUN_S = 15.0
 
 
 def library() -> Any:
@@ -41,8 +43,11 @@ def connected(args: argparse.Namespace) -> Iterator[Any]:
         raise in_words(error, args) from error
 
 
-def run(work: Callable[[Any], Result]) -> Result:
-    """`work` with a context that cancels it; in a thread, so that Ctrl-C is not held up by it."""
+def run(args: argparse.Namespace, work: Callable[[Any], Result]) -> Result:
+    """`work` with a context that cancels it; in a thread, so that Ctrl-C is not held up by it.
+
+    KVLoopError where helm overruns --timeout by much: it has no deadline of its own everywhere.
+    """
     context = library().HelmContext()
     future: Future[Result] = Future()
 
@@ -54,12 +59,20 @@ def run(work: Callable[[Any], Result]) -> Result:
 
     threading.Thread(target=call, daemon=True, name="helm").start()
     try:
-        return future.result()
+        futures.wait([future], timeout=args.timeout + _OVERRUN_S)
     except KeyboardInterrupt:
-        context.cancel()
-        with contextlib.suppress(Exception):
-            future.result(timeout=_STOPPING_S)
+        _cancel(context, future)
         raise
+    if not future.done():
+        _cancel(context, future)
+        raise KVLoopError(f"helm did not end within --timeout {args.timeout:g}s")
+    return future.result()
+
+
+def _cancel(context: Any, future: Future[Any]) -> None:
+    context.cancel()
+    with contextlib.suppress(Exception):
+        future.result(timeout=_STOPPING_S)
 
 
 def in_words(error: Any, args: argparse.Namespace) -> KVLoopError:

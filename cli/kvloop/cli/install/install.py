@@ -42,6 +42,7 @@ def _run(args: argparse.Namespace) -> int:
     chart = args.chart or bundled_chart()
     with connected(args) as config:
         release = run(
+            args,
             lambda context: config.install(
                 chart,
                 args.release,
@@ -52,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
                 timeout=round(args.timeout),
                 wait="watcher" if args.wait else None,
                 dry_run=args.dry_run,
-            )
+            ),
         )
     show_release(release, as_manifests=args.dry_run is not None)
     return 0

@@ -15,7 +15,7 @@ VERSION = "v1alpha1"
 CALL_S = 20
 """Longest time of one call."""
 PART_OF = "app.kubernetes.io/part-of=kvloop"
-COMPONENT = "app.kubernetes.io/component"
+"""On all that the operator makes."""
 Resource = Mapping[str, Any]
 
 
@@ -81,24 +81,20 @@ class Cluster:
                 _request_timeout=CALL_S,
             )
 
-    def pods(self, namespaces: Sequence[str]) -> list[str]:
-        """namespace/name of the pods that the operator made."""
+    def pods(self, namespaces: Sequence[str], labels: str) -> list[str]:
+        """namespace/name of those with all these labels, in these namespaces or in all."""
+        wanted: dict[str, Any] = {"label_selector": labels, "_request_timeout": CALL_S}
         if namespaces:
-            lists = [
-                self._core.list_namespaced_pod(
-                    namespace, label_selector=PART_OF, _request_timeout=CALL_S
-                )
-                for namespace in namespaces
-            ]
+            lists = [self._core.list_namespaced_pod(one, **wanted) for one in namespaces]
         else:
-            lists = [
-                self._core.list_pod_for_all_namespaces(
-                    label_selector=PART_OF, _request_timeout=CALL_S
-                )
-            ]
-        return [
-            f"{pod.metadata.namespace}/{pod.metadata.name}" for one in lists for pod in one.items
-        ]
+            lists = [self._core.list_pod_for_all_namespaces(**wanted)]
+        found = (pod.metadata for one in lists for pod in one.items)
+        return [f"{metadata.namespace}/{metadata.name}" for metadata in found]
+
+
+def operator_labels(release: str) -> str:
+    """Of the operator's Deployment and pods, as the chart gives them."""
+    return f"app.kubernetes.io/instance={release},app.kubernetes.io/component=operator"
 
 
 @contextlib.contextmanager

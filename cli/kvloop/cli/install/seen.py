@@ -8,11 +8,11 @@ from typing import Any
 
 from kvloop.cli.install.kubernetes_api import (
     BENCHMARK,
-    COMPONENT,
     KINDS,
     Cluster,
     Kind,
     Resource,
+    operator_labels,
 )
 
 
@@ -63,8 +63,7 @@ def condition(resource: Resource, kind: str) -> Mapping[str, Any]:
 def look(cluster: Cluster, release: Mapping[str, Any], values: Mapping[str, Any]) -> Seen:
     """The operator of the release, and the resources of the namespaces that it watches."""
     namespaces = (values.get("operator") or {}).get("namespaces") or []
-    labels = f"app.kubernetes.io/instance={release['name']},{COMPONENT}=operator"
-    found = cluster.deployments(release["namespace"], labels)
+    found = cluster.deployments(release["namespace"], operator_labels(release["name"]))
     return Seen(
         release=release,
         operator=_operator(found[0]) if found else None,

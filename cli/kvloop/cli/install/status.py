@@ -28,14 +28,14 @@ def add_to(commands: Subparsers) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kvloop.cli.install.helm import connected
+    from kvloop.cli.install.helm import connected, run
     from kvloop.cli.install.kubernetes_api import opened
     from kvloop.cli.install.seen import look
     from kvloop.cli.install.tables import show
 
     with connected(args) as config:
-        release = config.status(args.release)
-        values = config.get_values(args.release, all_values=True)
+        release = run(args, lambda _: config.status(args.release))
+        values = run(args, lambda _: config.get_values(args.release, all_values=True))
         with opened(args) as cluster:
             seen = look(cluster, release, values)
     show(seen, as_json=args.json)

@@ -42,18 +42,16 @@ def add_to(commands: Subparsers) -> None:
 def _run(args: argparse.Namespace) -> int:
     from kvloop.cli.install.helm import connected, run
     from kvloop.cli.install.kubernetes_api import opened
-    from kvloop.cli.install.removal import Fate, remove_resources
+    from kvloop.cli.install.removal import Fate, remove_resources, wait_for_operator
 
     deadline = time.monotonic() + args.timeout
     with connected(args) as config, opened(args) as cluster:
-        values = config.get_values(args.release, all_values=True)
-        fate = Fate.of(values, args.resources)
-        remove_resources(cluster, fate, deadline)
+        values = run(args, lambda _: config.get_values(args.release, all_values=True))
+        remove_resources(cluster, Fate.of(values, args.resources), deadline)
         left = max(1, round(deadline - time.monotonic()))
-        run(
-            lambda _: config.uninstall(
-                args.release, timeout=left, wait="watcher" if args.wait else None
-            )
-        )
+        wait = "watcher" if args.wait else None
+        run(args, lambda _: config.uninstall(args.release, timeout=left, wait=wait))
+        if args.wait:
+            wait_for_operator(cluster, args.namespace, args.release, deadline)
     print(f"release {args.release} in namespace {args.namespace} is uninstalled", flush=True)
     return 0

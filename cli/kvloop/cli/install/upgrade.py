@@ -47,12 +47,13 @@ def _run(args: argparse.Namespace) -> int:
     chart = args.chart or bundled_chart()
     with connected(args) as config:
         # Not helm's own reuse: it would keep the old chart's defaults too.
-        before = {} if args.reset_values else config.get_values(args.release) or {}
+        before = {} if args.reset_values else run(args, lambda _: config.get_values(args.release))
         release = run(
+            args,
             lambda context: config.upgrade(
                 chart,
                 args.release,
-                over(before, given),
+                over(before or {}, given),
                 context=context,
                 namespace=args.namespace,
                 timeout=round(args.timeout),
@@ -60,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
                 dry_run=args.dry_run,
                 reset_values=True,
                 rollback_on_failure=args.rollback_on_failure,
-            )
+            ),
         )
     show_release(release, as_manifests=args.dry_run is not None)
     return 0
