@@ -37,7 +37,6 @@ COPY operator /src/operator
 COPY benchmark /src/benchmark
 COPY cli /src/cli
 COPY charts /src/charts
-COPY charts/kvloop /src/charts/kvloop
 # Bytecode is not tied to times: pods cannot write it anew.
 RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheel /src \
     && pip install --quiet --no-deps --no-compile --no-warn-script-location \
