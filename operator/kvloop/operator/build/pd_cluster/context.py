@@ -14,7 +14,7 @@ from kvloop.operator.names import ROUTER_PORT, labels
 from kvloop.operator.revision import generation, release_tag
 from kvloop.operator.settings import Settings
 from kvloop.operator.types.base import LocalReference
-from kvloop.operator.types.pd_cluster import PDCluster, PDClusterSpec, SGLang
+from kvloop.operator.types.pd_cluster import PDCluster, PDClusterSpec
 
 SHORT = "pdc"
 
@@ -93,7 +93,7 @@ def context_of(
 def _of_sglang(context: Context) -> Context:
     spec, attached, storage = context.spec, context.attached, None
     if attached is not None:
-        storage = storage_of(attached, context.release_tag, spec.sglang or SGLang())
+        storage = storage_of(attached, context.release_tag, spec)
     made = sglang_generation(spec, context.generation, storage)
     return replace(context, storage=storage, generation=made)
 

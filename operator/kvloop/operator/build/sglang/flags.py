@@ -59,10 +59,17 @@ def _disaggregation(context: Context, role: str, settings: NodeRole) -> dict[str
     devices = settings.rdma.devices if settings.rdma is not None else []
     return {
         "disaggregation-mode": role,
-        "disaggregation-transfer-backend": sglang.transfer_backend,
+        "disaggregation-transfer-backend": _transfer_backend(context),
         "disaggregation-bootstrap-port": sglang.bootstrap_port,
         "disaggregation-ib-device": ",".join(devices) or None,
     }
+
+
+def _transfer_backend(context: Context) -> str:
+    """mooncake_tcp keeps Mooncake from taking the first RDMA device that it finds."""
+    backend = settings_of(context).transfer_backend
+    is_tcp = context.spec.transfer_protocol == "tcp"
+    return "mooncake_tcp" if backend == "mooncake" and is_tcp else backend
 
 
 def _prefill(context: Context) -> dict[str, Any]:

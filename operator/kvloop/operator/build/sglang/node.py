@@ -38,10 +38,8 @@ def build_node(context: Context, role: str) -> Manifest:
     made = SGLangPod(
         role=role,
         settings=settings,
-        command=[
-            *("python3", "-m", "sglang.launch_server"),
-            *command_line(node_flags(context, role, model.flag)),
-        ],
+        module="sglang.launch_server",
+        args=command_line(node_flags(context, role, model.flag)),
         ports={"http": NODE_PORT} | ({"bootstrap": bootstrap} if role == "prefill" else {}),
         probes=_probes(),
         grace_seconds=settings.finish_seconds + settings.drain_seconds + _STOP_S,

@@ -22,7 +22,9 @@ class SGLangPod:
 
     role: str
     settings: Role
-    command: Sequence[str]
+    module: str
+    """Of Python, that is run."""
+    args: Sequence[str]
     ports: Mapping[str, int]
     probes: Mapping[str, Any]
     grace_seconds: int
@@ -101,7 +103,8 @@ def _container(context: Context, made: SGLangPod) -> dict[str, Any]:
         "name": made.role,
         "image": settings_of(context).image,
         "imagePullPolicy": context.spec.image.pull_policy,
-        "command": [*made.command, *made.settings.extra_args],
+        "command": ["python3", "-m", made.module],
+        "args": [*made.args, *made.settings.extra_args],
         "env": _env(context, made),
         "ports": ports,
         "resources": pod.resources(made.settings.resources, _devices(context, made)),

@@ -21,7 +21,8 @@ def build_router(context: Context) -> Manifest:
     made = SGLangPod(
         role="router",
         settings=settings,
-        command=["python3", "-m", "sglang_router.launch_router", *router_words(context)],
+        module="sglang_router.launch_router",
+        args=router_words(context),
         ports={"http": ROUTER_PORT, "metrics": METRICS_PORT},
         probes=_probes(),
         grace_seconds=settings.finish_seconds + _STOP_S,

@@ -10,7 +10,7 @@ from typing import Any
 from kvloop.operator.connection import Connection
 from kvloop.operator.errors import ConnectError
 from kvloop.operator.quantity import num_bytes
-from kvloop.operator.types.pd_cluster import SGLang
+from kvloop.operator.types.pd_cluster import PDClusterSpec
 
 FILES_DIR = "/etc/kvloop/sglang"
 """Configuration that SGLang reads from files."""
@@ -31,7 +31,7 @@ class Storage:
     """Content by name in FILES_DIR."""
 
 
-def storage_of(connection: Connection, release_tag: str, sglang: SGLang) -> Storage:
+def storage_of(connection: Connection, release_tag: str, spec: PDClusterSpec) -> Storage:
     """Pages of unequal tags never meet: the tag is in their names or in their directory.
 
     ConnectError where SGLang has no such backend, or cannot do what the cache asks for.
@@ -39,10 +39,10 @@ def storage_of(connection: Connection, release_tag: str, sglang: SGLang) -> Stor
     made = _MAKERS.get(connection.backend)
     if made is None:
         raise _unknown(f"SGLang has no backend {connection.backend}: name another SharedCache")
-    return made(connection, release_tag, sglang)
+    return made(connection, release_tag, spec)
 
 
-def _mooncake(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
+def _mooncake(connection: Connection, tag: str, spec: PDClusterSpec) -> Storage:
     """Nodes are clients only. The address of each is in its environment (MOONCAKE_LOCAL_HOSTNAME),
     which wins over the extra config that all have in common."""
     ours = connection.extra_config
@@ -50,6 +50,11 @@ def _mooncake(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
         raise _unknown(
             "SGLang stores one copy of a page and pins none: set mooncake.replicas to 1 and "
             "softPin to false"
+        )
+    if ours["protocol"] == "rdma" and spec.transfer_protocol == "tcp":
+        raise _unknown(
+            "SGLang has one Mooncake for transfer and store: beside a store of protocol rdma, "
+            "transferProtocol must be rdma"
         )
     known = {
         "master_server_address": ours["master_server_address"],
@@ -66,7 +71,7 @@ def _mooncake(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
     return Storage(backend="mooncake", extra_config=extra, env=env)
 
 
-def _file(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
+def _file(connection: Connection, tag: str, _spec: PDClusterSpec) -> Storage:
     ours = connection.extra_config
     env = [_variable("SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR", _directory(ours["root"], tag))]
     if "capacity_bytes" in ours:
@@ -75,9 +80,10 @@ def _file(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
     return Storage(backend="file", env=tuple(env))
 
 
-def _hf3fs(connection: Connection, tag: str, sglang: SGLang) -> Storage:
+def _hf3fs(connection: Connection, tag: str, spec: PDClusterSpec) -> Storage:
     """One file a rank, which all nodes share: a server of SGLang's knows which page is where."""
-    if sglang.hf3fs is None:
+    asked = spec.sglang.hf3fs if spec.sglang is not None else None
+    if asked is None:
         raise _unknown(
             "backend hf3fs needs SGLang's metadata server: run it and set sglang.hf3fs, "
             "or name a SharedCache of backend file on the 3FS mount"
@@ -86,10 +92,10 @@ def _hf3fs(connection: Connection, tag: str, sglang: SGLang) -> Storage:
     root = f"{ours['mount']}/{ours['directory']}"
     config = {
         "file_path_prefix": f"{root}/sglang-{tag}",
-        "file_size": num_bytes(sglang.hf3fs.file_size),
-        "numjobs": sglang.hf3fs.jobs,
-        "entries": sglang.hf3fs.entries,
-        "metadata_server_url": sglang.hf3fs.metadata_server,
+        "file_size": num_bytes(asked.file_size),
+        "numjobs": asked.jobs,
+        "entries": asked.entries,
+        "metadata_server_url": asked.metadata_server,
     }
     return Storage(
         backend="hf3fs",
@@ -98,7 +104,7 @@ def _hf3fs(connection: Connection, tag: str, sglang: SGLang) -> Storage:
     )
 
 
-def _nixl(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
+def _nixl(connection: Connection, tag: str, _spec: PDClusterSpec) -> Storage:
     ours = connection.extra_config
     plugin, prefix = ours["plugin"], "SGLANG_HICACHE_NIXL_BACKEND_"
     if plugin == "UCX":
@@ -115,7 +121,7 @@ def _nixl(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
     )
 
 
-def _aibrix(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
+def _aibrix(connection: Connection, tag: str, _spec: PDClusterSpec) -> Storage:
     ours = connection.extra_config
     kind = ours["l2_cache_backend"]
     env = {
@@ -128,7 +134,7 @@ def _aibrix(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
     return Storage(backend="aibrix", env=variables)
 
 
-def _dynamic(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
+def _dynamic(connection: Connection, tag: str, _spec: PDClusterSpec) -> Storage:
     """SGLang takes the configuration by its command line, where all can read it."""
     if connection.secrets:
         raise _unknown("configSecret would be in SGLang's command line: remove it")
@@ -136,7 +142,7 @@ def _dynamic(connection: Connection, tag: str, _sglang: SGLang) -> Storage:
     return Storage(backend="dynamic", extra_config=extra)
 
 
-_MAKERS: Mapping[str, Callable[[Connection, str, SGLang], Storage]] = {
+_MAKERS: Mapping[str, Callable[[Connection, str, PDClusterSpec], Storage]] = {
     "mooncake": _mooncake,
     "file": _file,
     "hf3fs": _hf3fs,
