@@ -1,0 +1,1 @@
+"""How many nodes each role needs, from what nodes and routers count."""
