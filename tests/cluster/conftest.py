@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster.keeper import Keeper
+from cluster.mended import unpack_mended
 
 VARIABLE = "KVLOOP_TEST_KUBECONFIG"
 SCRIPTS = Path(__file__).parents[2].parent / "shared" / "cluster"
@@ -24,6 +25,8 @@ def kubeconfig() -> Iterator[Path]:
         return
     if not (SCRIPTS / "up").is_file():
         pytest.skip(f"{VARIABLE} is not set, and there is no {SCRIPTS}/up")
+    state = Path(os.environ.get("CLUSTER_DIR", "/tmp/kvloop-cluster"))
+    unpack_mended(SCRIPTS / "bin/kubenode.xz", state / "bin/kubenode")
     started = subprocess.run([SCRIPTS / "up"], capture_output=True, text=True, timeout=START_S)
     try:
         assert started.returncode == 0, started.stderr
