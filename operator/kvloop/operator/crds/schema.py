@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from kvloop.operator.crds.parts import parts
 from kvloop.operator.crds.rules import validations
 from kvloop.operator.types.base import Model
 
@@ -56,7 +57,7 @@ def status_schema(model: type[BaseModel]) -> Schema:
 class _Structural:
     def __init__(self, model: type[BaseModel], *, with_defaults: bool) -> None:
         (self._top, self._schemas) = _pydantic_schemas(model)
-        self._models = _models_by_name(model)
+        self._models = parts(model)
         self._with_defaults = with_defaults
 
     def schema(self) -> Schema:
@@ -137,21 +138,3 @@ def _without_null(node: Mapping[str, Any]) -> Mapping[str, Any]:
 def _pydantic_schemas(model: type[BaseModel]) -> tuple[str, dict[str, Schema]]:
     references, schemas = models_json_schema([(model, "validation")], by_alias=True)
     return references[(model, "validation")]["$ref"], schemas["$defs"]
-
-
-def _models_by_name(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """All parts, by the name that pydantic refers to them by."""
-    found: dict[str, type[BaseModel]] = {}
-
-    def visit(kind: Any) -> None:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            if kind.__name__ in found:
-                return
-            found[kind.__name__] = kind
-            for field in kind.model_fields.values():
-                visit(field.annotation)
-        for argument in getattr(kind, "__args__", ()):
-            visit(argument)
-
-    visit(model)
-    return found
