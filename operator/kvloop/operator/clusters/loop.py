@@ -84,7 +84,7 @@ def _verdict(stage: Stage) -> Verdict:
         return no("CanaryFailed", stage.reason)
     if stage.state == "skipped":
         return unknown("NotObserved", stage.reason or "an earlier stage left nothing to judge")
-    return unknown("NotObserved", stage.reason)
+    return unknown("NotObserved" if stage.is_observable else "NotObservable", stage.reason)
 
 
 def _not_seen(seen: LoopSeen) -> Verdict:

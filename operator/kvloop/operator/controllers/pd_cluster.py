@@ -19,6 +19,7 @@ from kvloop.operator.clusters.progress import judge_progress
 from kvloop.operator.clusters.ready import judge_ready
 from kvloop.operator.clusters.replicas import with_live
 from kvloop.operator.clusters.seen import Seen, changed_at, seconds
+from kvloop.operator.clusters.sglang import Probes, ask_sglang, probe_target
 from kvloop.operator.clusters.told import Findings
 from kvloop.operator.conditions import as_status, conditions_of, with_condition
 from kvloop.operator.controllers.base import Api, Manifest, Result
@@ -34,6 +35,10 @@ _REFUSED = (400, 403, 405, 422)
 """Of an object that the API server takes in no other way however often it is asked."""
 
 
+def _key(cluster: PDCluster) -> str:
+    return f"{cluster.metadata.namespace}/{cluster.metadata.name}"
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -47,10 +52,12 @@ class PDClusterController:
         self._settings = settings
         self._now = now
         self._canaries = Canaries()
+        self._probes = Probes()
 
     async def close(self) -> None:
         """End what runs beside the looks."""
         await self._canaries.close()
+        await self._probes.close()
 
     async def reconcile(self, resource: Manifest, api: Api) -> Result:
         """As in `Controller`."""
@@ -65,9 +72,16 @@ class PDClusterController:
         if await open_gates(cluster, seen, api, self._now()):
             seen = await see(cluster, api)
         async with self._client(inputs) as client:
-            asked = await ask(client, context, seen)
+            if cluster.spec.engine == "sglang":
+                last = self._probes.last(_key(cluster))
+                asked = await ask_sglang(client, context, seen, last)
+            else:
+                asked = await ask(client, context, seen)
         found = self._find(cluster, context, inputs, seen, asked, resource.get("status") or {})
-        self._start_canary(cluster, inputs, seen, found.loop)
+        if cluster.spec.engine == "sglang":
+            self._start_probe(cluster, context, seen, found.loop)
+        else:
+            self._start_canary(cluster, inputs, seen, found.loop)
         return self._told(cluster, resource, found)
 
     # --- the parts of a look ----------------------------------------------------------------
@@ -161,9 +175,17 @@ class PDClusterController:
         """The routers have a schedule of their own; this is for what has just changed."""
         urls = router_urls(seen)
         if loop.wants_canary and urls:
-            key = f"{cluster.metadata.namespace}/{cluster.metadata.name}"
             timeout_s = float(cluster.spec.canary.timeout_seconds)
-            self._canaries.start(key, urls[0], inputs.keys.admin_key, timeout_s)
+            self._canaries.start(_key(cluster), urls[0], inputs.keys.admin_key, timeout_s)
+
+    def _start_probe(
+        self, cluster: PDCluster, context: Context | None, seen: Seen, loop: Loop
+    ) -> None:
+        """SGLang's router runs no canary: the operator asks it two turns, by schedule too."""
+        target = probe_target(context, seen) if context is not None else None
+        if cluster.spec.canary.enabled and target is not None:
+            canary = cluster.spec.canary
+            self._probes.start(_key(cluster), target, canary, is_wanted=loop.wants_canary)
 
     # --- what is told -----------------------------------------------------------------------
 

@@ -76,6 +76,8 @@ class Stage(Answer, frozen=True, kw_only=True):
     state: StageState
     reason: str = ""
     seconds: float = 0.0
+    is_observable: bool = True
+    """False where this server shows nothing that tells it, however often it is asked."""
 
 
 class CanaryReport(Answer, frozen=True, kw_only=True):
