@@ -57,3 +57,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Takes CEL rules out of a schema, in place: before 1.25 the API server refuses the field. The
+operator checks the same rules itself. */}}
+{{- define "kvloop.withoutRules" -}}
+{{- if kindIs "map" . -}}
+{{- $_ := unset . "x-kubernetes-validations" -}}
+{{- range . -}}{{- include "kvloop.withoutRules" . -}}{{- end -}}
+{{- else if kindIs "slice" . -}}
+{{- range . -}}{{- include "kvloop.withoutRules" . -}}{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
+from typing import Any
 
 import helm_python
 import yaml
 from chart import CHART, LOADER, manifests, of_kind
 
 KEEP = "helm.sh/resource-policy"
+RULES = "x-kubernetes-validations"
 
 
-def generated() -> dict[str, dict[str, object]]:
+def generated() -> dict[str, dict[str, Any]]:
     """By name."""
     files = sorted((CHART / "files" / "crds").glob("*.yaml"))
     found = [yaml.load(path.read_text(), LOADER) for path in files]
@@ -24,6 +27,23 @@ def test_the_chart_installs_what_the_types_say() -> None:
     for one in bare:
         del one["metadata"]["labels"]
     assert {one["metadata"]["name"]: one for one in bare} == generated()
+
+
+def test_clusters_older_than_cel_get_no_rules_and_all_the_rest() -> None:
+    old = of_kind(manifests({}, version="v1.24.9"), "CustomResourceDefinition")
+    text = json.dumps(old)
+    assert RULES not in text
+    for one in old:
+        del one["metadata"]["labels"]
+    assert {one["metadata"]["name"]: one for one in old} == without_rules(generated())
+    assert RULES in json.dumps(of_kind(manifests({}, version="v1.25.0"), old[0]["kind"]))
+
+
+def without_rules(node: Any) -> Any:
+    """The same without CEL."""
+    if isinstance(node, dict):
+        return {key: without_rules(value) for key, value in node.items() if key != RULES}
+    return [without_rules(one) for one in node] if isinstance(node, list) else node
 
 
 def test_keep_marks_the_definitions_so_that_uninstalling_leaves_them() -> None:
@@ -44,7 +64,7 @@ def test_the_charts_metadata_names_each_definition() -> None:
         notes = chart.metadata["annotations"]
     told = yaml.safe_load(notes["artifacthub.io/crds"])
     assert {one["name"] for one in told} == set(generated())
-    kinds = {one["spec"]["names"]["kind"] for one in generated().values()}  # type: ignore[index]
+    kinds = {one["spec"]["names"]["kind"] for one in generated().values()}
     assert {one["kind"] for one in told} == kinds
     examples = yaml.safe_load(notes["artifacthub.io/crdsExamples"])
     assert {one["kind"] for one in examples} == kinds
