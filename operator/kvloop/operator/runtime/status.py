@@ -18,13 +18,22 @@ def status_patch(
     seen: what the controller looked at. A field or condition that came since is another
     writer's and stays; one that the controller saw and left out goes.
     """
-    target = dict(wanted)
+    target = _bare(wanted)
     if "conditions" in wanted or "conditions" in live:
         target["conditions"] = _conditions(
-            seen.get("conditions", ()), wanted.get("conditions", ()), live.get("conditions", ())
+            seen.get("conditions", ()), target.get("conditions", ()), live.get("conditions", ())
         )
     gone = {key: None for key in live if key in seen and key not in target}
     return _changes(live, target) | gone
+
+
+def _bare(value: Any) -> Any:
+    """Without empty texts: an API server of 1.20 takes them for null, and refuses these."""
+    if isinstance(value, Mapping):
+        return {key: _bare(inner) for key, inner in value.items() if inner != ""}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_bare(inner) for inner in value]
+    return value
 
 
 def _conditions(seen: Conditions, wanted: Conditions, live: Conditions) -> list[Mapping[str, Any]]:
