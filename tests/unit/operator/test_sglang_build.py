@@ -24,6 +24,7 @@ HF3FS = Connection(
     volumes=({"name": "cache-shared-memory", "emptyDir": {"medium": "Memory"}},),
     mounts=({"name": "cache-shared-memory", "mountPath": "/dev/shm"},),
 )
+RDMA = {"resourceName": "rdma/devices"}
 SERVER = {"hf3fs": {"metadataServer": "http://meta:18000", "fileSize": "2Gi"}}
 
 
@@ -117,10 +118,7 @@ def test_prefill_tells_the_router_its_bootstrap_port() -> None:
         {"decode": {"tensorParallelSize": 2, "gpus": 2}},
         {"sharedCacheRef": {"name": "c"}},
         {"releaseTag": "b"},
-        {
-            "transferProtocol": "rdma",
-            **dict.fromkeys(("prefill", "decode"), {"rdma": {"resourceName": "r/d"}}),
-        },
+        {"transferProtocol": "rdma", "prefill": {"rdma": RDMA}, "decode": {"rdma": RDMA}},
     ],
     ids=str,
 )
