@@ -25,6 +25,8 @@ SPEC_REPLICAS = "kvloop.dev/spec-replicas"
 """Annotation: replicas of the resource that a Deployment was last given."""
 PAIRED_GATE = "kvloop.dev/paired"
 """Readiness gate of prefill and decode pods: their generation has a peer."""
+SCALED = "kvloop.dev/scaled"
+"""Annotation: the replicas that autoscaling chose, and why."""
 REASON = "kvloop.dev/reason"
 """Annotation of a roll: why."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvloop.operator.build.pd_cluster.deployment import TEMPLATE
 from kvloop.operator.controllers.base import Manifest
-from kvloop.operator.names import REASON, SPEC_REPLICAS
+from kvloop.operator.names import REASON, SCALED, SPEC_REPLICAS
 
 
 def with_live(
@@ -29,6 +29,8 @@ def with_live(
         metadata["resourceVersion"] = live["metadata"]["resourceVersion"]
     if scaled is not None:
         spec["replicas"] = scaled
+    if before.get(SCALED, "").startswith(f"{spec['replicas']} "):
+        metadata["annotations"][SCALED] = before[SCALED]
     reason = why_replaced(wanted, live)
     if reason or REASON in before:
         metadata["annotations"][REASON] = reason or before[REASON]

@@ -15,7 +15,13 @@ from kvloop.operator.conditions import as_status, condition, with_condition
 from kvloop.operator.controllers.base import Event
 from kvloop.operator.names import labels, selector
 from kvloop.operator.types.base import Condition
-from kvloop.operator.types.pd_cluster import PDCluster, PDClusterStatus, RoleName, RoleStatus
+from kvloop.operator.types.pd_cluster import (
+    AutoscalingStatus,
+    PDCluster,
+    PDClusterStatus,
+    RoleName,
+    RoleStatus,
+)
 
 _ORDER = ("Ready", "Progressing", *CONDITIONS.values())
 _QUIET = ("Stale", "NotObserved", "Scaling", "RouterNotReached")
@@ -35,6 +41,7 @@ class Findings:
     attached_cache: str = ""
     attached_at: str = ""
     hit_rate: float | None = None
+    scaling: AutoscalingStatus | None = None
 
 
 def status_of(
@@ -68,6 +75,7 @@ def status_of(
         hit="" if found.hit_rate is None else f"{100 * found.hit_rate:.0f}%",
         reuse=found.loop.verdicts["reuse"].status,
         loop=found.loop.status,
+        autoscaling=found.scaling,
     )
 
 

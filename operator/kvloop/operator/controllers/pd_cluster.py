@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from kvloop.operator.attach import AttachOutcome
+from kvloop.operator.autoscale.plan import Plan
 from kvloop.operator.build.pd_cluster import KIND, Context, build_pd_cluster, context_of
 from kvloop.operator.clusters import told
 from kvloop.operator.clusters.asked import Asked, ask, router_urls
@@ -18,11 +19,12 @@ from kvloop.operator.clusters.loop import Loop, LoopSeen, judge_loop
 from kvloop.operator.clusters.progress import judge_progress
 from kvloop.operator.clusters.ready import judge_ready
 from kvloop.operator.clusters.replicas import with_live
+from kvloop.operator.clusters.scaling import Scaling, scaled_deployments
 from kvloop.operator.clusters.seen import Seen, changed_at, seconds
 from kvloop.operator.clusters.sglang import Probes, ask_sglang, probe_target
 from kvloop.operator.clusters.told import Findings
 from kvloop.operator.conditions import as_status, conditions_of, with_condition
-from kvloop.operator.controllers.base import Api, Manifest, Result
+from kvloop.operator.controllers.base import Api, Event, Manifest, Result
 from kvloop.operator.errors import ApiError, ConnectError, InvalidResource
 from kvloop.operator.nodes.client import NodeClient
 from kvloop.operator.parse import parse_pd_cluster
@@ -53,6 +55,7 @@ class PDClusterController:
         self._now = now
         self._canaries = Canaries()
         self._probes = Probes()
+        self._scaling = Scaling()
 
     async def close(self) -> None:
         """End what runs beside the looks."""
@@ -77,12 +80,16 @@ class PDClusterController:
                 asked = await ask_sglang(client, context, seen, last)
             else:
                 asked = await ask(client, context, seen)
+            plan = await self._plan(cluster, client, seen, resource.get("status") or {})
+        if plan is not None and context is not None:
+            await self._scale(plan, context, inputs, seen, api)
         found = self._find(cluster, context, inputs, seen, asked, resource.get("status") or {})
+        found = replace(found, scaling=plan.status if plan is not None else None)
         if cluster.spec.engine == "sglang":
             self._start_probe(cluster, context, seen, found.loop)
         else:
             self._start_canary(cluster, inputs, seen, found.loop)
-        return self._told(cluster, resource, found)
+        return self._told(cluster, resource, found, plan.changes if plan is not None else ())
 
     # --- the parts of a look ----------------------------------------------------------------
 
@@ -118,6 +125,25 @@ class PDClusterController:
         if not errors:
             return inputs
         return replace(inputs, problem=Problem(reason="Refused", message="; ".join(errors)))
+
+    async def _plan(
+        self, cluster: PDCluster, client: NodeClient, seen: Seen, status: Mapping[str, Any]
+    ) -> Plan | None:
+        key, autoscaling, now = _key(cluster), cluster.spec.autoscaling, self._now().timestamp()
+        routers = router_urls(seen)
+        return await self._scaling.plan(key, client, routers, autoscaling, seen, status, now)
+
+    async def _scale(
+        self, plan: Plan, context: Context, inputs: Inputs, seen: Seen, api: Api
+    ) -> None:
+        """A conflict is somebody else's write: the next look decides anew."""
+        if not plan.changes:
+            return
+        manifests = build_pd_cluster(
+            context.cluster, inputs.connections, inputs.keys, self._settings
+        )
+        for manifest in scaled_deployments(plan, manifests, seen):
+            await api.apply(manifest)
 
     def _client(self, inputs: Inputs) -> NodeClient:
         return NodeClient(admin_key=inputs.keys.admin_key, timeout_s=self._settings.node_timeout_s)
@@ -189,7 +215,9 @@ class PDClusterController:
 
     # --- what is told -----------------------------------------------------------------------
 
-    def _told(self, cluster: PDCluster, resource: Manifest, found: Findings) -> Result:
+    def _told(
+        self, cluster: PDCluster, resource: Manifest, found: Findings, scaled: Sequence[str] = ()
+    ) -> Result:
         before = conditions_of(resource.get("status"))
         status = told.status_of(cluster, found, before, self._now())
         is_well = found.ready.status == "True" and not found.loop.wants_canary
@@ -197,7 +225,10 @@ class PDClusterController:
         return Result(
             status=told.as_manifest(status),
             requeue_s=self._settings.resync_s if is_well and is_still else SOON_S,
-            events=told.events_of(before, status.conditions),
+            events=[
+                *(Event(type="Normal", reason="Scaled", message=change) for change in scaled),
+                *told.events_of(before, status.conditions),
+            ],
         )
 
     def _invalid(self, resource: Manifest, message: str) -> Result:
