@@ -134,6 +134,8 @@ def test_enums_ranges_and_patterns_reach_the_schema() -> None:
     assert (port["minimum"], port["maximum"]) == (1, 65535)
     ratio = at(PD_CLUSTER, ".spec.hicache.ratio")
     assert (ratio["minimum"], ratio["exclusiveMinimum"]) == (0, True)
+    quantity = at(PD_CLUSTER, ".spec.prefill.resources.limits[]")
+    assert quantity["pattern"].startswith("^[0-9]+")
     assert at(BENCHMARK, ".spec.target.url")["pattern"].startswith("^https?://")
 
 

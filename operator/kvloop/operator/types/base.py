@@ -33,11 +33,11 @@ def _text(value: Any) -> Any:
 
 Quantity = Annotated[
     str,
-    BeforeValidator(_text),
     Field(
         pattern=patterns.QUANTITY,
         json_schema_extra={"x-kubernetes-int-or-string": True},
     ),
+    BeforeValidator(_text),  # behind the pattern, or it is not in the schema
 ]
 """A Kubernetes quantity, such as 500m or 16Gi; a whole number is understood too."""
 Name = Annotated[str, Field(pattern=patterns.NAME, min_length=1, max_length=63)]
