@@ -40,7 +40,9 @@ def built(wanted: SharedCache, settings: Settings = SETTINGS) -> dict[str, Manif
 def container_of(manifest: Manifest) -> dict[str, Any]:
     """The one container of a workload."""
     spec = manifest["spec"]
-    template = spec["jobTemplate"]["spec"]["template"] if "jobTemplate" in spec else spec["template"]
+    template = (
+        spec["jobTemplate"]["spec"]["template"] if "jobTemplate" in spec else spec["template"]
+    )
     (container,) = template["spec"]["containers"]
     found: dict[str, Any] = container
     return found

@@ -238,9 +238,7 @@ def test_zones_reach_both_parts() -> None:
     central = cache(
         "dynamic", "far", modulePath="m", className="C", configSecret={"name": "s", "key": "k"}
     )
-    zones = cache(
-        "zones", "z", zone="edge-a", local={"name": "near"}, central={"name": "far"}
-    )
+    zones = cache("zones", "z", zone="edge-a", local={"name": "near"}, central={"name": "far"})
     found = _connected(zones, local, central)
     config, missing = with_secrets(found, {("s", "k"): '{"token": "t"}'})
 

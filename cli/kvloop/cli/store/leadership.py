@@ -56,6 +56,7 @@ class Leadership:
         self._renewed_at = 0.0
         self._read_at: float | None = None
         self._said = ""
+        self._was_too_late = False
         # A container of this pod may have led before this process, and died with the label on.
         self._marks = {pod_of(candidate.identity): False}
 
@@ -86,6 +87,7 @@ class Leadership:
     def guard(self) -> None:
         """Called often, by another thread: no master outlives its time, whatever hangs."""
         if self.leads and self._is_out_of_time():
+            self._was_too_late = True
             self._master.kill()
 
     def resign(self) -> None:
@@ -121,6 +123,7 @@ class Leadership:
     def _take(self, lease: dict[str, Any]) -> None:
         before, previous = self._clock(), pod_of(holder_of(lease))
         taken = self._api.write(self._ours(lease))
+        self._was_too_late = False
         self._renewed_at, self._lease = before, taken
         try:
             self._master.start(self._candidate.timing.stop_s / 2)
@@ -138,6 +141,8 @@ class Leadership:
         assert self._lease is not None
         if self._is_out_of_time():
             self._lose("the Lease could not be renewed in time")
+        elif self._was_too_late:
+            self._step_down("the Lease was renewed too late")
         elif self._master.exit_code is not None:
             self._step_down(f"the master died (exit code {self._master.exit_code})")
         else:

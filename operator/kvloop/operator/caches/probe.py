@@ -13,6 +13,8 @@ from kvloop.operator.nodes.metrics import parse_metrics
 
 T = TypeVar("T")
 _LARGEST = 4 << 20
+_TRIES, _PAUSE_S = 3, 0.5
+"""A busy machine is late at times; a master that is gone refuses at once."""
 
 
 class Probe(Protocol):
@@ -33,10 +35,12 @@ class NetworkProbe:
 
     async def master(self, host: str, port: int) -> MasterView | None:
         """See `Probe`."""
-        try:
-            return await self._in_time(self._master(_url(host, port)))
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            return None
+        for _ in range(_TRIES):
+            try:
+                return await self._in_time(self._master(_url(host, port)))
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                await asyncio.sleep(_PAUSE_S)
+        return None
 
     async def why_unreachable(self, host: str, port: int) -> str:
         """See `Probe`."""
