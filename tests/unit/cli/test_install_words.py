@@ -35,7 +35,7 @@ WORDS = [
     (
         helm.HelmReleaseError("another operation (install/upgrade/rollback) is in progress"),
         KVLoopError,
-        "is being changed by somebody, or a change was killed",
+        "is being changed: wait for that; where it was killed, kvloop uninstall",
     ),
     (
         helm.HelmReleaseError("resource not ready\ncontext deadline exceeded"),

@@ -96,7 +96,10 @@ def _release_words(text: str, args: argparse.Namespace, where: str) -> str:
     if f'namespaces "{args.namespace}" not found' in text:
         return f"there is no namespace {args.namespace!r}: make it, or add --create-namespace"
     if "another operation" in text and "in progress" in text:
-        return f"{where} is being changed by somebody, or a change was killed: {text}"
+        return (
+            f"{where} is being changed: wait for that; where it was killed, kvloop uninstall "
+            "and install, or helm rollback, end it"
+        )
     if "context deadline exceeded" in text or "timed out" in text.lower():
         return f"{where} was not ready within --timeout {args.timeout:g}s: {text}"
     if "invalid ownership metadata" in text:

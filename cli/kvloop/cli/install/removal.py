@@ -81,7 +81,7 @@ def refuse(there: str, fate: Fate) -> None:
         )
     if fate.wanted == "keep" and fate.is_deleted_with_definitions:
         raise ConfigError(
-            f"--resources keep: the release takes its definitions along, and they {there}: "
+            f"--resources keep: the release takes its definitions along, and with them {there}: "
             "first run kvloop upgrade --set crds.keep=true"
         )
 
