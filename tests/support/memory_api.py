@@ -34,6 +34,7 @@ class MemoryApi:
         self.num_uids += 1
         kept = deepcopy(manifest)
         kept["metadata"].setdefault("uid", f"uid-{self.num_uids}")
+        kept["metadata"].setdefault("resourceVersion", "1")
         self.objects[id_of(kept)] = kept
         return kept
 
