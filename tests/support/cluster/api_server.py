@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import time
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cluster.mended import mend
 
 START_S = 120.0
 AUDIT = {
@@ -98,6 +100,11 @@ class ApiServer:
         """The API server only, as by a crash."""
         self._end("kube-apiserver")
 
+    def start_if_down(self) -> None:
+        """After a test that failed between kill and start."""
+        if "kube-apiserver" not in self._processes:
+            self.start()
+
     def stop_all(self) -> None:
         """In no order."""
         for name in list(self._processes):
@@ -130,12 +137,12 @@ class ApiServer:
 @contextmanager
 def api_server(folder: Path, kubeconfig: Path, users: Sequence[str]) -> Iterator[ApiServer]:
     """Started; skipped where the cluster's binaries are not here."""
-    binaries = kubeconfig.parent / "bin"
-    if not (binaries / "kubenode").exists():
-        pytest.skip(f"no kubenode in {binaries}: the cluster was not started by shared/cluster/up")
+    binary = kubeconfig.parent / "bin" / "kubenode"
+    if not binary.exists():
+        pytest.skip(f"there is no {binary}: the cluster was not started by shared/cluster/up")
     made = ApiServer(
         folder=folder,
-        binaries=binaries,
+        binaries=_mended_binaries(binary, folder / "bin"),
         port=_free_port(),
         etcd_ports=(_free_port(), _free_port()),
         tokens={user: secrets.token_hex(16) for user in ("admin", *users)},
@@ -146,6 +153,16 @@ def api_server(folder: Path, kubeconfig: Path, users: Sequence[str]) -> Iterator
         yield made
     finally:
         made.stop_all()
+
+
+def _mended_binaries(binary: Path, folder: Path) -> Path:
+    """A copy under the names that it goes by."""
+    folder.mkdir()
+    copy = Path(shutil.copy(binary, folder))
+    mend(copy)
+    for name in ("kube-apiserver", "kube-controller-manager"):
+        (folder / name).symlink_to(copy)
+    return folder
 
 
 def _write_files(server: ApiServer) -> None:

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 SCRIPT = Path(__file__).with_name("trial_operator.py")
 TRIAL = "SharedCache=cluster.trial_controller:TrialController"
-LONG_S = 90.0
+LONG_S = 240.0
 """For anything that comes at last."""
 
 

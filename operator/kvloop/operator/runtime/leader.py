@@ -20,9 +20,10 @@ from kvloop.operator.errors import ApiError, OperatorError
 from kvloop.operator.rbac import LEASE
 
 log = logging.getLogger(__name__)
-DURATION_S = 12.0
-RENEW_S = 8.0
+DURATION_S = 15.0
+RENEW_S = 10.0
 RETRY_S = 2.0
+RELEASE_S = 5.0
 
 
 class LeadershipLost(OperatorError):
@@ -121,10 +122,12 @@ class Leader:
             except (ApiError, TimeoutError) as error:
                 log.warning("the lease was not renewed: %s", error or "no answer")
                 if self._clock() - self._renewed >= RENEW_S:
+                    self._lease = None
                     why = f"the lease was not renewed for {RENEW_S:g} s"
                     raise LeadershipLost(why, is_taken=False) from error
             else:
                 if holder is not None:
+                    self._lease = None
                     raise LeadershipLost(f"the leader is {holder}", is_taken=True)
 
     async def release(self) -> None:
@@ -134,9 +137,10 @@ class Leader:
             return
         spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            await self._api.replace({**lease, "spec": spec})
-        except ApiError as error:
-            log.warning("the lease was not released: %s", error)
+            async with asyncio.timeout(RELEASE_S):
+                await self._api.replace({**lease, "spec": spec})
+        except (ApiError, TimeoutError) as error:
+            log.warning("the lease was not released: %s", error or "no answer")
 
     async def _try(self) -> str | None:
         """Who leads; None: we do."""

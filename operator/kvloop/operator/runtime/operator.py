@@ -61,7 +61,7 @@ class Operator:
         self.workers = Workers(reconciler.look, metrics)
         self._watching: Watching | None = None
         self._listed = time.monotonic()
-        self._missing = "not looked yet"
+        self._wrong = "resources were not listed yet"
 
     async def run(self) -> None:
         """Until cancelled or something fails that no second try mends."""
@@ -84,33 +84,32 @@ class Operator:
 
     def not_ready(self) -> list[str]:
         """For /readyz."""
-        found = [self._missing] if self._missing else []
+        found = [self._wrong] if self._wrong else []
         if (age := time.monotonic() - self._listed) > LIST_S + SILENT_S:
             found.append(f"the API server listed nothing for {age:.0f} s")
         return found
 
     async def _wait_for_crds(self) -> None:
-        told = ""
-        while True:
-            try:
-                await self._list_once()
-                self._missing = ""
-                return
-            except ApiError as error:
-                gone = error.status == 404
-                self._missing = f"CRDs of {API_VERSION} are not installed" if gone else str(error)
-            if self._missing != told:
-                log.warning("waiting: %s", self._missing)
-                told = self._missing
+        while not await self._list():
             await asyncio.sleep(MISSING_S)
 
     async def _list_always(self) -> None:
         while True:
             await asyncio.sleep(LIST_S)
-            try:
-                await self._list_once()
-            except ApiError as error:
-                log.warning("resources were not listed: %s", error)
+            await self._list()
+
+    async def _list(self) -> bool:
+        """Whether it went well; what did not is told once, and by /readyz."""
+        try:
+            await self._list_once()
+            wrong = ""
+        except ApiError as error:
+            is_gone = error.status == 404
+            wrong = f"CRDs of {API_VERSION} are not installed" if is_gone else str(error)
+        if wrong and wrong != self._wrong:
+            log.warning("resources were not listed: %s", wrong)
+        self._wrong = wrong
+        return not wrong
 
     async def _list_once(self) -> None:
         for kind in self._kinds:
