@@ -90,8 +90,12 @@ def _unknown(model: type[BaseModel], location: Location) -> str:
 
 
 def _close(value: Any, bounds: Mapping[str, Any]) -> str:
+    if isinstance(value, bool):
+        return "; YAML reads a bare on, off, yes or no as true or false: quote it"
+    if not isinstance(value, str):
+        return ""
     words = [word.strip("',") for word in str(bounds["expected"]).replace(" or ", " ").split()]
-    near = get_close_matches(str(value).lower(), words, n=1)
+    near = get_close_matches(value.lower(), words, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
