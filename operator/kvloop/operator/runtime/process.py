@@ -34,7 +34,7 @@ ABSENT_S = 2.0
 CONTROLLERS = {
     "SharedCache": "kvloop.operator.controllers.shared_cache:SharedCacheController",
     "PDCluster": "kvloop.operator.controllers.pd_cluster:PDClusterController",
-    "MultiTurnBenchmark": "kvloop.operator.controllers.benchmark:MultiTurnBenchmarkController",
+    "MultiTurnBenchmark": "kvloop.operator.controllers.benchmark:BenchmarkController",
 }
 
 
