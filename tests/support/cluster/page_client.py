@@ -1,8 +1,8 @@
 """Runs in a pod: pages into and out of a SharedCache, as a node moves them.
 
-`python -c "$(cat page_client.py)" BACKEND CONFIG`, with `${POD_IP}` in CONFIG. An order is a line of
-standard input: `put N` or `read KEY ...`; its answer is a line of JSON, the keys that were stored,
-or that are there with the right bytes.
+`python -c "$(cat page_client.py)" BACKEND CONFIG`, with `${POD_IP}` in CONFIG. An order is a line
+of standard input: `put N` or `read KEY ...`; its answer is a line of JSON, the keys that were
+stored, or that are there with the right bytes.
 """
 
 import json
