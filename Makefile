@@ -7,7 +7,8 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
-PINS := pyproject.toml constraints.txt constraints-cuda.txt requirements-storage.txt scripts/setup.sh
+PINS := pyproject.toml constraints.txt constraints-cuda.txt requirements-storage.txt requirements-sglang.txt \
+	requirements-cluster.txt scripts/setup.sh
 HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 FAST := not slow and not cluster$(if $(HAS_GPU),, and not gpu)
 FULL := not cluster$(if $(HAS_GPU),, and not gpu)

@@ -29,6 +29,7 @@ from pathlib import Path
 from image_base import Base, make_base, packages_of
 from image_import import import_image
 from image_pip import as_file, folders, settings
+from image_storage import stored_image
 
 ROOT = Path(__file__).parents[1]
 STATE = ROOT / "build" / "images"
@@ -43,10 +44,18 @@ _IGNORED = {"__pycache__"}
 class Images:
     """Where images are built, and what they are called."""
 
-    buildah: tuple[str, ...]
-    """The program and where its storage is."""
+    storage: Path
+    """Of buildah; one of our own."""
+    driver: str
+    """Of the storage: overlay or vfs."""
     prefix: str = "localhost/kvloop"
     tag: str = "test"
+
+    @property
+    def buildah(self) -> tuple[str, ...]:
+        """The program, told where its storage is."""
+        root, runroot = str(self.storage), f"{self.storage}-run"
+        return ("buildah", "--root", root, "--runroot", runroot, "--storage-driver", self.driver)
 
     def name(self, target: str) -> str:
         return f"{self.prefix}-{target}:{self.tag}"
@@ -80,15 +89,17 @@ def run(command: Sequence[str], *, timeout_s: float = BUILD_S) -> str:
     return done.stdout
 
 
-def buildah_here(storage: Path) -> tuple[str, ...]:
-    """buildah with a storage of our own; by overlay, or by copies where a mount is refused."""
-    storage.mkdir(parents=True, exist_ok=True)
+def images_here(state: Path) -> Images:
+    """With layers mounted over each other, or copied where such mounts are refused."""
     for driver in ("overlay", "vfs"):
-        places = ("--root", str(storage / driver), "--runroot", str(storage / f"{driver}-run"))
-        command = ("buildah", *places, "--storage-driver", driver)
-        if subprocess.run([*command, "info"], capture_output=True, timeout=60).returncode == 0:
-            return command
-    raise SystemExit(f"buildah can use {storage} neither by overlay nor by vfs: root is needed")
+        images = Images(storage=state / "storage" / driver, driver=driver)
+        images.storage.mkdir(parents=True, exist_ok=True)
+        if (
+            subprocess.run([*images.buildah, "info"], capture_output=True, timeout=60).returncode
+            == 0
+        ):
+            return images
+    raise SystemExit(f"buildah can keep images below {state} neither by overlay nor by vfs")
 
 
 def has(images: Images, name: str) -> bool:
@@ -111,14 +122,6 @@ def build(images: Images, target: str, options: Sequence[str]) -> None:
     """One stage of the Dockerfile, tagged."""
     command = [*images.buildah, "build", "--isolation=chroot", "--layers", "--quiet"]
     run([*command, *options, "--target", target, "--tag", images.name(target), str(ROOT)])
-
-
-def layout_of(images: Images, target: str, state: Path) -> Path:
-    """The image in an OCI layout, uncompressed; layers that are there already are not written."""
-    layout = state / "layout"
-    run([*images.buildah, "push", "--quiet", "--disable-compression", "--format=oci",
-         images.name(target), f"oci:{layout}:{target}"])  # fmt: skip
-    return layout
 
 
 @contextmanager
@@ -166,8 +169,10 @@ def deliver(images: Images, target: str, out: Path | None, socket: Path | None) 
              f"oci-archive:{archive}:{images.name(target)}"])  # fmt: skip
         say(f"{archive} written")
     if socket:
-        sent = import_image(layout_of(images, target, STATE), target, images.name(target), socket)
-        say(f"{images.name(target)} {'imported' if sent else 'was there already'}")
+        name = images.name(target)
+        stored = stored_image(images.buildah, images.storage, images.driver, name)
+        sent = import_image(stored, name, socket)
+        say(f"{name} {'imported' if sent else 'was there already'}")
 
 
 def say(what: str) -> None:
@@ -197,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     targets = (args.target,) if args.target else TARGETS
     STATE.mkdir(parents=True, exist_ok=True)
     with locked(STATE / "lock"):
-        images = Images(buildah=buildah_here(STATE / "storage"))
+        images = images_here(STATE)
         ensure(images, targets, args.base, args.flavour)
         for target in targets:
             deliver(images, target, args.out, args.import_socket)

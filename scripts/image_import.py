@@ -1,79 +1,64 @@
 # ruff: noqa: INP001
-"""From an OCI layout into a containerd: only the blobs that it does not have yet."""
+"""Into a containerd, of an image only the blobs that are not there yet."""
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-IMPORT_S = 600
+from image_storage import Blob, Stored, text_blob
+
+IMPORT_S = 900
 NAME = "io.containerd.image.name"
-TAG = "org.opencontainers.image.ref.name"
 
 
-def manifest_of(layout: Path, tag: str) -> dict[str, Any]:
-    """The descriptor of a tagged image in the layout's index."""
-    index = json.loads((layout / "index.json").read_bytes())
-    for entry in index["manifests"]:
-        if entry.get("annotations", {}).get(TAG) == tag:
-            return dict(entry)
-    raise SystemExit(f"{layout}/index.json has no image tagged {tag}")
-
-
-def blob(layout: Path, digest: str) -> Path:
-    kind, _, value = digest.partition(":")
-    return layout / "blobs" / kind / value
-
-
-def blobs_of(layout: Path, manifest: dict[str, Any]) -> list[str]:
-    """Digests of the manifest, its configuration and its layers."""
-    content = json.loads(blob(layout, manifest["digest"]).read_bytes())
-    parts = [content["config"], *content["layers"]]
-    return [manifest["digest"], *dict.fromkeys(part["digest"] for part in parts)]
-
-
-def write_archive(layout: Path, tag: str, name: str, known: Iterable[str], out: IO[bytes]) -> None:
-    """An OCI archive of one image under `name`, without the blobs that are `known`."""
-    manifest = manifest_of(layout, tag)
-    entry = {key: manifest[key] for key in ("mediaType", "digest", "size")}
-    index = {"schemaVersion": 2, "manifests": [{**entry, "annotations": {NAME: name}}]}
-    wanted = [digest for digest in blobs_of(layout, manifest) if digest not in set(known)]
-    # The manifest says what belongs to the image: it is always sent.
-    wanted = list(dict.fromkeys([manifest["digest"], *wanted]))
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT) as archive:
-        _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        _add(archive, "index.json", json.dumps(index).encode())
-        for digest in wanted:
-            file = blob(layout, digest)
-            archive.add(file, arcname=str(file.relative_to(layout)))
-
-
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    archive.addfile(info, io.BytesIO(content))
-
-
-def import_image(layout: Path, tag: str, name: str, socket: Path) -> bool:
-    """Whether anything had to be sent. The socket is a containerd's that the kubelet uses."""
+def import_image(image: Stored, name: str, socket: Path) -> bool:
+    """Whether anything had to be sent. The socket is that of the kubelet's containerd."""
     ctr = ["ctr", "-a", str(socket), "-n", "k8s.io"]
-    digest = manifest_of(layout, tag)["digest"]
-    if digest in _ask([*ctr, "images", "ls", f"name=={name}"]):
+    if str(image.manifest["digest"]) in _ask([*ctr, "images", "ls", f"name=={name}"]):
         return False
     known = _ask([*ctr, "content", "ls", "-q"]).split()
-    with subprocess.Popen([*ctr, "images", "import", "-"], stdin=subprocess.PIPE) as importing:
-        assert importing.stdin is not None
-        with importing.stdin as out:
-            write_archive(layout, tag, name, known, out)
-        status = importing.wait(IMPORT_S)
-    if status != 0:
-        raise SystemExit(f"ctr images import of {name} ended with {status}")
+    # What was listed may be cleared away meanwhile: then all is sent.
+    if not _send(ctr, image, name, known) and not _send(ctr, image, name, ()):
+        raise SystemExit(f"ctr images import of {name} failed")
     return True
+
+
+def _send(ctr: Sequence[str], image: Stored, name: str, known: Collection[str]) -> bool:
+    command = [*ctr, "images", "import", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importing:
+        assert importing.stdin is not None
+        try:
+            with importing.stdin as out:
+                write_archive(image, name, known, out)
+        except BrokenPipeError:
+            pass  # its own message went to our standard error
+        return importing.wait(IMPORT_S) == 0
+
+
+def write_archive(image: Stored, name: str, known: Collection[str], out: IO[bytes]) -> None:
+    """An OCI archive of the image under `name`, less the blobs that are `known`."""
+    entry = {**image.manifest, "annotations": {NAME: name}}
+    index = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    _add(out, "oci-layout", text_blob(b'{"imageLayoutVersion":"1.0.0"}'))
+    _add(out, "index.json", text_blob(index))
+    for blob in image.blobs:
+        # The manifest is always sent: it says what belongs together.
+        if blob.digest == image.manifest["digest"] or blob.digest not in known:
+            _add(out, f"blobs/{blob.digest.replace(':', '/')}", blob)
+    out.write(bytes(2 * tarfile.BLOCKSIZE))
+
+
+def _add(out: IO[bytes], name: str, blob: Blob) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = blob.size
+    out.write(info.tobuf(tarfile.GNU_FORMAT))
+    blob.write(out)
+    out.write(bytes(-blob.size % tarfile.BLOCKSIZE))
 
 
 def _ask(command: Sequence[str]) -> str:

