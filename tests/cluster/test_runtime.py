@@ -77,6 +77,12 @@ def is_ready(space: Namespace, name: str = "c", message: str = "one") -> bool:
     return any(one["type"] == "Ready" and one["message"] == message for one in conditions)
 
 
+def reason(space: Namespace) -> str:
+    """Of Ready."""
+    conditions = space.get("sharedcache", "c").get("status", {}).get("conditions", [])
+    return next((str(one["reason"]) for one in conditions if one["type"] == "Ready"), "")
+
+
 def names(space: Namespace, kinds: str) -> set[str]:
     """Of the objects that are there."""
     return set(space.kubectl("get", kinds, "-o", "name").split())
@@ -297,10 +303,9 @@ def test_an_object_of_the_same_name_that_is_not_ours_is_left_alone(
     with operating(tmp_path, server.kubeconfig("admin"), "--namespace", "foreign") as operator:
         space.apply(cache())
         wait_for(lambda: "there already and not ours" in operator.log, operator)
-        wait_for(
-            lambda: operator.metric("kvloop_operator_reconcile_total", result="error") >= 3,
-            operator,
-        )
+        wait_for(lambda: reason(space) == "ReconcileFailed", operator)
+        events = space.kubectl("get", "events", "-o", "jsonpath={.items[*].message}")
+        assert "there already and not ours" in events
         assert space.get("service", "c")["spec"]["ports"][0]["port"] == 9
         space.kubectl("delete", "service", "c")
         wait_for(lambda: is_ready(space), operator)

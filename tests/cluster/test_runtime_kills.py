@@ -119,8 +119,9 @@ def test_an_operator_killed_before_any_of_its_calls_ends_up_where_an_unharmed_on
 
     unharmed = space_of(server, "unharmed")
     unharmed.apply(mooncake())
-    flags = ("--no-leader-election",)
-    with operating(tmp_path, admin, *flags, name="again", controllers=ALL) as operator:
+    with operating(
+        tmp_path, admin, "--no-leader-election", name="again", controllers=ALL
+    ) as operator:
         for space in (unharmed, *spaces):
             wait_for(lambda space=space: looked_at(space), operator)  # type: ignore[misc]
         wanted = objects(unharmed)

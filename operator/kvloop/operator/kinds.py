@@ -26,8 +26,10 @@ class Kind:
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
         """Its URL's path; no namespace: of all."""
         root = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
-        place = f"/namespaces/{quote(namespace)}" if namespace else ""
-        rest = "".join(f"/{quote(part)}" for part in (self.plural, name, subresource) if part)
+        place = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+        rest = "".join(
+            f"/{quote(part, safe='')}" for part in (self.plural, name, subresource) if part
+        )
         return f"{root}{place}{rest}"
 
 

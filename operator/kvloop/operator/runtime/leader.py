@@ -90,11 +90,6 @@ class Leader:
         self._seen: Seen | None = None
         self._renewed = float("-inf")
 
-    @property
-    def leads(self) -> bool:
-        """As of the last renewal."""
-        return self._lease is not None and self._clock() - self._renewed < DURATION_S
-
     async def acquire(self) -> None:
         """Wait until we lead; the API server may come and go meanwhile."""
         told = ""

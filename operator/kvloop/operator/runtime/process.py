@@ -43,10 +43,7 @@ def load_controllers(settings: Settings) -> dict[str, Controller]:
     found: dict[str, Controller] = {}
     for kind, place in CONTROLLERS.items():
         module, name = place.split(":")
-        try:
-            found[kind] = getattr(import_module(module), name)(settings)
-        except (ImportError, AttributeError) as error:
-            log.warning("no controller of %s: %s", kind, error)
+        found[kind] = getattr(import_module(module), name)(settings)
     return found
 
 

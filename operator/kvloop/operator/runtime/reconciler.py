@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from kvloop.operator.api import KubernetesApi
-from kvloop.operator.controllers.base import Controller, Manifest, ObjectId, Result
+from kvloop.operator.conditions import (
+    ConditionStatus,
+    as_status,
+    conditions_of,
+    with_condition,
+)
+from kvloop.operator.controllers.base import Controller, Event, Manifest, ObjectId, Result
 from kvloop.operator.errors import ApiError
 from kvloop.operator.runtime.events import EventWriter
 from kvloop.operator.runtime.mapping import References, key_of
@@ -18,6 +26,10 @@ from kvloop.operator.types.base import API_VERSION
 
 LOOK_S = 120.0
 """Deadline of one look."""
+TERMINATING_S = 30.0
+TOLD_AFTER = 3
+"""Failures in a row: one may be a conflict."""
+FAILED = "ReconcileFailed"
 CONFLICTS = 5
 """Tries of a status that others write too."""
 
@@ -39,9 +51,21 @@ class Reconciler:
         self._references = references
         self._events = events
         self._metrics = metrics
+        self._failures: dict[Key, int] = {}
 
     async def look(self, key: Key) -> float | None:
         """Seconds until the next look; None where the resource is gone."""
+        try:
+            after_s = await self._look(key)
+        except Exception as error:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            if self._failures[key] == TOLD_AFTER:
+                await self._tell_failure(key, error)
+            raise
+        self._failures.pop(key, None)
+        return after_s
+
+    async def _look(self, key: Key) -> float | None:
         resource = await self._api.get(_id(key))
         if resource is None:
             self._references.forget(key)
@@ -50,11 +74,39 @@ class Reconciler:
         self._references.see(resource)
         if resource["metadata"].get("deletionTimestamp"):
             # What it owns goes with it: applying now would bring that back.
-            return 30.0
+            await self._tell_ready(resource, "False", "Terminating", "It is being deleted.")
+            return TERMINATING_S
         async with asyncio.timeout(LOOK_S):
             result = await self._controllers[key.kind].reconcile(resource, self._api)
         await self._tell(resource, result)
         return result.requeue_s
+
+    async def _tell_failure(self, key: Key, error: Exception) -> None:
+        """What is told so far may be true no longer."""
+        why = f"The operator could not look at it: {error or type(error).__name__}"
+        with contextlib.suppress(ApiError):
+            resource = await self._api.get(_id(key))
+            if resource is not None:
+                await self._events.post(resource, Event(type="Warning", reason=FAILED, message=why))
+                await self._tell_ready(resource, "Unknown", FAILED, why)
+
+    async def _tell_ready(
+        self, resource: Manifest, status: ConditionStatus, reason: str, message: str
+    ) -> None:
+        """Kinds that have no such condition have no word for it."""
+        if resource["kind"] == "MultiTurnBenchmark":
+            return
+        there = resource.get("status") or {}
+        conditions = with_condition(
+            conditions_of(there),
+            type="Ready",
+            status=status,
+            reason=reason,
+            message=message,
+            generation=resource["metadata"]["generation"],
+            now=datetime.now(UTC),
+        )
+        await write_status(self._api, resource, {**there, "conditions": as_status(conditions)})
 
     async def _tell(self, resource: Manifest, result: Result) -> None:
         """Status first: events are a courtesy."""
