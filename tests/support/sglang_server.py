@@ -24,6 +24,8 @@ class SGLangServer:
     counts_backups: bool = True
     fails_at: int | None = None
     """The turn, from 1, that is answered 500."""
+    refuses_details: bool = False
+    """Like a server that knows no return_cached_tokens_details."""
     metrics_status: int = 200
     bodies: list[dict[str, Any]] = field(default_factory=list)
     transfers: int = 0
@@ -39,6 +41,9 @@ class SGLangServer:
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if self.refuses_details and "return_cached_tokens_details" in body:
+            refused = {"message": "unrecognized argument: return_cached_tokens_details"}
+            return web.json_response({"error": refused}, status=400)
         self.bodies.append(body)
         if self.fails_at == len(self.bodies):
             error = {"message": "KVTransferError: decode is gone", "code": 500}

@@ -76,6 +76,12 @@ async def test_turn_two_continues_turn_one_and_no_two_probes_are_alike() -> None
     assert other.bodies[0]["messages"] != first["messages"]
 
 
+async def test_a_server_that_knows_no_details_is_asked_without_them() -> None:
+    server = SGLangServer(refuses_details=True)
+    assert (await probed(server)).result == "whole"
+    assert len(server.bodies) == 2
+
+
 async def test_pages_that_turn_two_does_not_find_break_the_loop_at_reuse() -> None:
     report = await probed(SGLangServer(stores=False))
     assert (report.result, report.broken_stage) == ("broken", "write_back")

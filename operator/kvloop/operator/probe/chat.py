@@ -15,6 +15,8 @@ from kvloop.operator.nodes.answers import words
 
 _SYLLABLES = ("ba", "do", "fe", "gi", "ku", "la", "mo", "ne", "pi", "ru", "sa", "to", "vi", "wu")
 _MAX_BYTES = 8 << 20
+DETAILS = "return_cached_tokens_details"
+"""SGLang's field for cached tokens by tier."""
 Message = Mapping[str, str]
 
 
@@ -65,8 +67,18 @@ async def say(
         "max_tokens": max_tokens,
         "temperature": 0,
         "ignore_eos": True,
-        "return_cached_tokens_details": True,
     }
+    try:
+        return await _ask(http, url, body | {DETAILS: True}, timeout_s)
+    except NodeError as error:
+        if error.status not in (400, 422) or DETAILS not in str(error):
+            raise
+        return await _ask(http, url, body, timeout_s)  # a server that knows no such field
+
+
+async def _ask(
+    http: aiohttp.ClientSession, url: str, body: Mapping[str, Any], timeout_s: float
+) -> Turn:
     where = f"POST {url}/v1/chat/completions"
     try:
         async with http.post(
