@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import re
 import tarfile
 import tomllib
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import image_pip
 import pytest
 from build_images import ROOT, digest_of, inputs
 from image_base import Base, packages_of
-from image_import import NAME, TAG, blobs_of, manifest_of, write_archive
+from image_import import NAME, write_archive
 from image_requirements import requirements
+from image_storage import Stored, layer_parts, text_blob
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -73,7 +77,8 @@ def test_what_the_dockerfile_copies_is_let_through_and_counts_as_input() -> None
     sources = {word for line in copied for word in line.replace("\\\n", " ").split()[:-1]}
     found = set(inputs(ROOT))
     assert sources
-    for source in sources:
+    assert "." in sources
+    for source in sources - {"."}:
         place = ROOT / source
         assert place.exists(), source
         assert place in found or any(file.is_relative_to(place) for file in found), source
@@ -148,48 +153,51 @@ def test_folders_that_pips_settings_name_are_seen_by_the_build(tmp_path: Path) -
     assert image_pip.folders(values) == [tmp_path / "certs", tmp_path / "index"]
 
 
-def put(layout: Path, content: bytes) -> dict[str, object]:
-    digest = hashlib.sha256(content).hexdigest()
-    (layout / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-    (layout / "blobs" / "sha256" / digest).write_bytes(content)
-    return {"mediaType": "type", "digest": f"sha256:{digest}", "size": len(content)}
+def image(*layers: bytes) -> Stored:
+    blobs = [text_blob(content) for content in (b"manifest", b"config", *layers)]
+    manifest = {"mediaType": "type", "digest": blobs[0].digest, "size": blobs[0].size}
+    return Stored(manifest=manifest, blobs=blobs)
 
 
-def write_layout(layout: Path, **images: list[bytes]) -> None:
-    manifests = []
-    for tag, layers in images.items():
-        content = {
-            "config": put(layout, b"config of " + tag.encode()),
-            "layers": [put(layout, layer) for layer in layers],
-        }
-        entry = put(layout, json.dumps(content).encode())
-        manifests.append({**entry, "annotations": {TAG: tag}})
-    (layout / "index.json").write_text(json.dumps({"manifests": manifests}))
-
-
-def sent(layout: Path, tag: str, known: list[str]) -> tuple[dict[str, object], set[str]]:
+def sent(one: Stored, known: set[str]) -> tuple[dict[str, Any], set[str]]:
     out = io.BytesIO()
-    write_archive(layout, tag, "localhost/x:test", known, out)
+    write_archive(one, "localhost/x:test", known, out)
     with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
-        index = archive.extractfile("index.json")
-        assert index is not None
-        names = {Path(name).name for name in archive.getnames() if name.startswith("blobs/")}
-        return json.load(index), {f"sha256:{name}" for name in names}
+        files = {name: archive.extractfile(name) for name in archive.getnames()}
+        contents = {name: file.read() for name, file in files.items() if file}
+    digests = {f"sha256:{hashlib.sha256(content).hexdigest()}" for content in contents.values()}
+    named = {name for name in contents if name.startswith("blobs/")}
+    assert {f"blobs/{digest.replace(':', '/')}" for digest in digests} >= named
+    index: dict[str, Any] = json.loads(contents["index.json"])
+    return index, {name.removeprefix("blobs/").replace("/", ":") for name in named}
 
 
-def test_of_an_image_only_those_blobs_are_sent_that_are_not_there(tmp_path: Path) -> None:
-    write_layout(tmp_path, node=[b"base", b"packages", b"code"], other=[b"base", b"other"])
-    blobs = blobs_of(tmp_path, manifest_of(tmp_path, "node"))
-    index, all_blobs = sent(tmp_path, "node", [])
-    assert all_blobs == set(blobs) and len(blobs) == 5
-    (entry,) = index["manifests"]  # type: ignore[attr-defined]
-    assert entry["digest"] == blobs[0]
+def test_of_an_image_only_those_blobs_are_sent_that_are_not_there() -> None:
+    one = image(b"base" * 300, b"packages", b"code")
+    digests = [blob.digest for blob in one.blobs]
+    index, all_sent = sent(one, set())
+    assert all_sent == set(digests)
+    (entry,) = index["manifests"]
+    assert entry["digest"] == digests[0]
     assert entry["annotations"] == {NAME: "localhost/x:test"}
-    known = [digest for digest in blobs if digest != blobs[-1]]
-    assert sent(tmp_path, "node", known)[1] == {blobs[0], blobs[-1]}
+    assert sent(one, set(digests[:-1]))[1] == {digests[0], digests[-1]}
 
 
-def test_an_image_that_the_layout_lacks_is_named(tmp_path: Path) -> None:
-    write_layout(tmp_path, node=[b"base"])
-    with pytest.raises(SystemExit, match="no image tagged operator"):
-        manifest_of(tmp_path, "operator")
+def test_a_layer_is_made_of_its_record_and_its_files(tmp_path: Path) -> None:
+    tar = io.BytesIO()
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "a").write_bytes(b"content")
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        archive.add(tmp_path / "dir", arcname="./dir")
+    whole = tar.getvalue()
+    at = whole.index(b"content")
+    between = [whole[:at], whole[at + len(b"content") :]]
+    entries = [
+        {"type": 2, "payload": b64encode(between[0]).decode(), "position": 0},
+        {"type": 1, "name": "./dir/", "payload": None, "position": 1},
+        {"type": 1, "name": "./dir/a", "size": 7, "payload": "crc", "position": 2},
+        {"type": 2, "payload": b64encode(between[1]).decode(), "position": 3},
+    ]
+    record = tmp_path / "layer.tar-split.gz"
+    record.write_bytes(gzip.compress("\n".join(map(json.dumps, entries)).encode()))
+    assert b"".join(layer_parts(record, tmp_path)) == whole
