@@ -10,7 +10,7 @@ from typing import Any
 from kvloop.shared_cache.errors import ConfigError
 
 VARIABLES = ("POD_IP", "POD_NAME", "NODE_NAME")
-_PATTERN = re.compile(r"\$\{(%s)\}" % "|".join(VARIABLES))
+_PATTERN = re.compile(r"\$\{(" + "|".join(VARIABLES) + r")\}")
 
 
 def expanded(
