@@ -16,6 +16,7 @@ from kvloop.operator.crds.definition import definition
 from kvloop.operator.crds.files import FOLDER, contents
 from kvloop.operator.crds.kinds import BENCHMARK, KINDS, PD_CLUSTER, SHARED_CACHE, Kind
 from kvloop.operator.crds.parts import parts
+from kvloop.operator.crds.reference import BEGIN, END
 from kvloop.operator.types.base import Model
 
 Schema = dict[str, Any]
@@ -53,15 +54,17 @@ def test_the_files_of_the_chart_are_what_the_types_say() -> None:
 def test_a_file_that_differs_or_is_too_many_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--output", str(tmp_path)]) == 0
-    assert main(["--check", "--output", str(tmp_path)]) == 0
+    page = tmp_path / "page.md"
+    page.write_text(f"# Fields\n\n{BEGIN}\n{END}\n")
+    where = ["--output", str(tmp_path), "--page", str(page)]
+    assert main(where) == 0
+    assert main(["--check", *where]) == 0
     (tmp_path / "pdclusters.yaml").write_text("{}")
     (tmp_path / "others.yaml").write_text("{}")
-    assert main(["--check", "--output", str(tmp_path)]) == 1
+    page.write_text(page.read_text().replace("pageSize", "pageSizes"))
+    assert main(["--check", *where]) == 1
     said = capsys.readouterr().out
-    assert "pdclusters.yaml" in said
-    assert "others.yaml" in said
-    assert "sharedcaches.yaml" not in said
+    assert re.findall(r"(\S+) is not what", said) == ["others.yaml", "pdclusters.yaml", "page.md"]
 
 
 @EVERY_KIND
