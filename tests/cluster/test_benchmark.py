@@ -163,8 +163,8 @@ def test_runs_that_fail_say_why(place: Place) -> None:
 
 def test_runs_that_do_not_begin_say_why(place: Place) -> None:
     missing = {"reference": "localhost/none:0", "pullPolicy": "Never"}
-    place.run("image", image=missing, timeoutSeconds=25)
-    place.run("capacity", resources={"requests": {"cpu": "500"}}, timeoutSeconds=25)
+    place.run("image", image=missing, timeoutSeconds=150)
+    place.run("capacity", resources={"requests": {"cpu": "500"}}, timeoutSeconds=60)
     place.run("input", workload={"kind": "trace", "file": {"configMap": "none", "path": "t"}})
     assert place.ended("image")["reason"] == "DeadlineExceeded"
     assert "ErrImageNeverPull" in place.ended("image")["message"]
