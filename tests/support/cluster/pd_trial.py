@@ -163,7 +163,7 @@ def demo(**spec: Any) -> dict[str, Any]:
             "prefill": node,
             "decode": node,
             "router": {"resources": {"requests": {"cpu": "50m"}}},
-            "canary": {"intervalSeconds": 20},
+            "canary": {"intervalSeconds": 20, "timeoutSeconds": 300},
             **spec,
         },
     }

@@ -12,6 +12,8 @@ from typing import Any
 
 import aiohttp
 
+THINK_S = 0.5
+"""Between two turns: the machine has other work, too."""
 ANSWER_S = 180.0
 """For one answer: the machine may be busy."""
 
@@ -73,13 +75,14 @@ class SteadyChats:
                 self.answered += 1
                 messages.append({"role": "assistant", "content": text})
                 messages.append({"role": "user", "content": "Go on."})
+                await asyncio.sleep(THINK_S)
 
     async def _answer(
         self, session: aiohttp.ClientSession, messages: list[dict[str, str]], *, is_stream: bool
     ) -> str:
         body = {
             "messages": messages,
-            "max_tokens": 24,
+            "max_tokens": 20,
             "temperature": 0,
             "stream": is_stream,
             "ignore_eos": True,

@@ -15,7 +15,7 @@ from kvloop.operator.clusters.ready import judge_ready
 from kvloop.operator.clusters.seen import Seen, changed_at
 from kvloop.operator.clusters.told import Findings, as_manifest, events_of, status_of
 from kvloop.operator.clusters.verdict import Verdict
-from kvloop.operator.nodes.answers import CanaryReport, LastCanary, Stage
+from kvloop.operator.nodes.answers import CanaryReport, LastCanary, Pair, Stage
 from kvloop.operator.types.base import Condition
 from kvloop.operator.types.pd_cluster import Canary
 
@@ -209,6 +209,16 @@ def test_a_report_from_before_a_change_says_nothing_and_another_is_wanted() -> N
     found = loop(report(1000.0), changed_at=1001.0)
     assert told(found) == [("Unknown", "Stale")] * 3
     assert found.wants_canary
+
+
+def test_a_report_of_nodes_that_are_gone_is_stale() -> None:
+    pair = Pair(decode="http://d", prefill="http://p", reader="http://q")
+    one = CanaryReport(result="broken", broken_stage="reuse", pairs=[pair], started_at=1000.0)
+    there = frozenset(("http://d", "http://p", "http://q"))
+    assert told(loop(one, nodes=there))[0] != ("Unknown", "Stale")
+    found = loop(one, nodes=there - {"http://q"})
+    assert told(found) == [("Unknown", "Stale")] * 3 and found.wants_canary
+    assert "http://q" in found.verdicts["reuse"].message
 
 
 def test_while_something_changes_no_canary_is_wanted() -> None:

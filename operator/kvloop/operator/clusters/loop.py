@@ -29,6 +29,8 @@ class LoopSeen:
     changed_at: float = 0.0
     """Unix seconds of the last change of nodes or of what they attach: what was found before says
     nothing of now."""
+    nodes: frozenset[str] | None = None
+    """URLs of the nodes that are there, and stay; None: not known."""
     is_changing: str = ""
     """What is under way; empty: nothing."""
 
@@ -71,10 +73,17 @@ def _why_stale(report: CanaryReport, seen: LoopSeen, canary: Canary, now: float)
     # Pods' times are whole seconds.
     if report.started_at < seen.changed_at:
         return "nodes or their cache have changed since the last canary; the next one tells"
+    if seen.nodes is not None and (gone := _asked_nodes(report) - seen.nodes):
+        return f"the last canary was also of nodes that are gone: {', '.join(sorted(gone))}"
     oldest = 3 * canary.interval_seconds + 2 * canary.timeout_seconds
     if now - report.started_at > oldest:
         return f"the last canary was {now - report.started_at:.0f} s ago"
     return ""
+
+
+def _asked_nodes(report: CanaryReport) -> frozenset[str]:
+    named = (url for pair in report.pairs for url in (pair.decode, pair.prefill, pair.reader))
+    return frozenset(url for url in named if url)
 
 
 def _verdict(stage: Stage) -> Verdict:

@@ -20,7 +20,7 @@ from kvloop.operator.clusters.progress import judge_progress
 from kvloop.operator.clusters.ready import judge_ready
 from kvloop.operator.clusters.replicas import with_live
 from kvloop.operator.clusters.scaling import Scaling, scaled_deployments
-from kvloop.operator.clusters.seen import Seen, changed_at, seconds
+from kvloop.operator.clusters.seen import Seen, changed_at, seconds, url_of
 from kvloop.operator.clusters.sglang import Probes, ask_sglang, probe_target
 from kvloop.operator.clusters.told import Findings
 from kvloop.operator.conditions import as_status, conditions_of, with_condition
@@ -163,6 +163,7 @@ class PDClusterController:
             canaries=asked.canaries,
             faults=asked.faults,
             changed_at=max(changed_at(nodes), seconds(at)),
+            nodes=frozenset(url for pod in nodes if (url := url_of(pod)) is not None),
             is_changing="the shared cache is being attached" if asked.attached.pending else "",
         )
         loop = judge_loop(

@@ -80,12 +80,22 @@ class Stage(Answer, frozen=True, kw_only=True):
     """False where this server shows nothing that tells it, however often it is asked."""
 
 
+class Pair(Answer, frozen=True, kw_only=True):
+    """The nodes that one chat went through, by URL."""
+
+    decode: str = ""
+    prefill: str = ""
+    reader: str = ""
+    """The prefill node of turn 2."""
+
+
 class CanaryReport(Answer, frozen=True, kw_only=True):
     """What one canary found."""
 
     result: Literal["whole", "broken", "unknown"]
     broken_stage: StageName | None = None
     stages: list[Stage] = []
+    pairs: list[Pair] = []
     notes: list[str] = []
     started_at: float = 0.0
     """Unix seconds."""
