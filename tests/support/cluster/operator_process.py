@@ -75,13 +75,13 @@ def operating(
     *flags: str,
     name: str = "operator",
     controllers: str = TRIAL,
-    kill_at: int | None = None,
+    kills: int = 0,
 ) -> Iterator[OperatorProcess]:
     """Started; killed in the end."""
     support = str(SCRIPT.parents[1])
     env = {**os.environ, "PYTHONPATH": support, "TRIAL_CONTROLLERS": controllers}
-    if kill_at is not None:
-        env["TRIAL_KILL_AT"] = str(kill_at)
+    if kills:
+        env["TRIAL_KILLS"] = str(kills)
     file = folder / f"{name}.log"
     words: Sequence[str] = (
         *(sys.executable, str(SCRIPT), "--kubeconfig", str(kubeconfig)),
