@@ -105,4 +105,7 @@ def test_no_constant_load_makes_nodes_come_and_go(
     loop.prefill, loop.decode = Prefill(seconds_each=seconds_each), Decode(tokens=tokens)
     loop.replicas = {"prefill": start, "decode": start}
     loop.run(2 * HOUR, lambda _: rate)
-    assert num_changes(loop, HOUR) == 0, loop.changes[-8:]
+    # A load a hair above what the nodes can do takes its time to be seen: one more may come.
+    assert num_changes(loop, HOUR) <= 1, loop.changes[-8:]
+    for before, after in pairwise(loop.history[-HOUR:]):
+        assert all(before[role] <= after[role] for role in before), loop.changes[-8:]
