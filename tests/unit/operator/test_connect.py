@@ -157,6 +157,26 @@ def test_a_side_car_of_3fs_keeps_the_pods_own_shared_memory() -> None:
     assert found.pod_annotations == {"a": "b"}
 
 
+def test_a_claim_of_3fs_takes_nothing_of_the_machine_unless_usrbio_was_asked_for() -> None:
+    auto = _connected(cache("hf3fs", volume=CLAIM))
+    usrbio = _connected(cache("hf3fs", volume=CLAIM, io="usrbio"))
+
+    assert (auto.extra_config["io"], len(auto.volumes)) == ("posix", 1)
+    assert usrbio.extra_config["io"] == "usrbio"
+    assert usrbio.volumes[0]["hostPath"]["path"] == "/dev/shm"
+
+
+def test_a_side_car_and_a_daemon_of_the_machine_cannot_share_one_memory() -> None:
+    machine = _connected(cache("hf3fs", "a", volume={"hostPath": "/a"}, mountPath="/a"))
+    fuse = {"podLabels": {"x": "y"}}
+    side_car = _connected(cache("hf3fs", "b", fuse=fuse, mountPath="/b"))
+    by_posix = _connected(cache("hf3fs", "b", fuse=fuse, mountPath="/b", io="posix"))
+
+    with pytest.raises(ConnectError, match="SharedCache b needs the pod's own /dev/shm"):
+        merged([machine, side_car])
+    assert merged([machine, by_posix]).mounts
+
+
 def test_shared_memory_of_the_pods_own_has_the_size_that_was_asked_for() -> None:
     found = _connected(cache("hf3fs", volume=CLAIM, sharedMemory="8Gi"))
 

@@ -17,7 +17,7 @@ def connect_hf3fs(cache: SharedCache) -> Connection:
     """`require_mount` keeps its default: without a 3FS there nothing is served or written."""
     name, store = cache.metadata.name, cache.spec.hf3fs
     assert store is not None
-    ours = {"mount": store.mount_path, "directory": store.directory, "io": store.io}
+    ours = {"mount": store.mount_path, "directory": store.directory, "io": _io(store)}
     config = with_extra("hf3fs", ours, store.extra_config)
     memory = _shared_memory(store)
     volumes = [] if memory is None else [memory]
@@ -37,6 +37,14 @@ def connect_hf3fs(cache: SharedCache) -> Connection:
     )
 
 
+def _io(store: ThreeFs) -> str:
+    """Of a claim nothing is taken from the machine unless it was asked for: POSIX calls then."""
+    has_claim = store.volume is not None and store.volume.persistent_volume_claim is not None
+    if store.io == "auto" and has_claim and store.shared_memory is None:
+        return "posix"
+    return store.io
+
+
 def _mount(name: str, store: ThreeFs) -> dict[str, Any]:
     """A restarted daemon mounts anew, also below a claim: the container must see it."""
     assert store.volume is not None
@@ -50,7 +58,7 @@ def _shared_memory(store: ThreeFs) -> dict[str, Any] | None:
     A side-car shares the pod's own, which containers have in common unless a volume is mounted
     there; a daemon of the machine has the machine's.
     """
-    if store.io == "posix":
+    if _io(store) == "posix":
         return None
     if store.shared_memory is not None:
         empty = {"medium": "Memory", "sizeLimit": store.shared_memory}

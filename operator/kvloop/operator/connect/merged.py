@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kvloop.operator.connect.hf3fs import SHARED_MEMORY
 from kvloop.operator.connection import Connection
 from kvloop.operator.errors import ConnectError
 
@@ -27,7 +28,8 @@ class Merged:
 
 def merged(connections: Sequence[Connection]) -> Merged:
     """ConnectError where two cannot be in one pod: another volume at the same place, another
-    value of the same label, annotation or variable."""
+    value of the same label, annotation or variable; 3FS's daemons in two places."""
+    _check_shared_memory(connections)
     return Merged(
         volumes=_once("volume", "name", (v for c in connections for v in c.volumes)),
         mounts=_once("mount", "mountPath", (m for c in connections for m in c.mounts)),
@@ -68,6 +70,22 @@ def _most(items: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
     for name, count in (pair for item in items for pair in item.items()):
         found[name] = str(max(int(found.get(name, "0")), int(count)))
     return found
+
+
+def _check_shared_memory(connections: Sequence[Connection]) -> None:
+    """A side-car shares the pod's own /dev/shm, a daemon of the machine needs the machine's."""
+    mounted = [c for c in connections if any(m["mountPath"] == SHARED_MEMORY for m in c.mounts)]
+    own = [
+        c
+        for c in connections
+        if c.backend == "hf3fs" and c.extra_config.get("io") != "posix" and c not in mounted
+    ]
+    if mounted and own:
+        raise ConnectError(
+            "attachableCaches",
+            f"SharedCache {own[0].cache} needs the pod's own {SHARED_MEMORY}, and "
+            f"{mounted[0].cache} another one there: set hf3fs.io to posix in one of them",
+        )
 
 
 def _conflict(what: str, name: str) -> ConnectError:

@@ -71,7 +71,9 @@ class ThreeFs(Model):
         pattern=patterns.RELATIVE_PATH,
     )
     io: Literal["auto", "usrbio", "posix"] = Field(
-        default="auto", description="USRBIO by 3FS's library, or POSIX calls."
+        default="auto",
+        description="USRBIO by 3FS's library, or POSIX calls. auto: USRBIO where the image has the "
+        "library; with a claim and no sharedMemory POSIX.",
     )
     shared_memory: Quantity | None = Field(
         default=None,
