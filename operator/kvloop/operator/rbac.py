@@ -60,9 +60,15 @@ WATCHED: tuple[Rule, ...] = (
         verbs=("delete",),
     ),
     Rule(
-        why="Pods of PDClusters and stores; a role or store that a resource no longer has goes.",
+        why="Roles of PDClusters: each has one as long as its resource is there.",
         group="apps",
-        resources=("deployments", "statefulsets", "daemonsets"),
+        resources=("deployments",),
+        verbs=(*SEEN, "create", "patch"),
+    ),
+    Rule(
+        why="Masters and stores; one that a SharedCache no longer has goes.",
+        group="apps",
+        resources=("statefulsets", "daemonsets"),
         verbs=(*SEEN, "create", "patch", "delete"),
     ),
     Rule(
@@ -104,6 +110,11 @@ WATCHED: tuple[Rule, ...] = (
         "its own report, which goes when a changed spec runs anew.",
         resources=("configmaps",),
         verbs=(*APPLIED, "delete"),
+    ),
+    Rule(
+        why="Whether the claims that a resource names are there and bound.",
+        resources=("persistentvolumeclaims",),
+        verbs=("get",),
     ),
     Rule(
         why="Identities of pods.",

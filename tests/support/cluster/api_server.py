@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 import shutil
 import socket
@@ -22,7 +21,7 @@ from pathlib import Path
 import pytest
 from cluster.mended import mend
 
-START_S = 120.0
+START_S = 400.0
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -214,7 +213,7 @@ def _server_flags(server: ApiServer) -> list[str]:
 
 def _is_ready(kubeconfig: Path) -> bool:
     asked = ["kubectl", "--kubeconfig", str(kubeconfig), "get", "--raw", "/readyz"]
-    done = subprocess.run(asked, capture_output=True, timeout=60, env=dict(os.environ))
+    done = subprocess.run(asked, capture_output=True, timeout=200)
     return done.returncode == 0
 
 
