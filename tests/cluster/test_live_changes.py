@@ -46,7 +46,8 @@ def test_a_role_is_scaled_up_and_down_under_load(
         trial.replace_operator()
         trial.wait(lambda count=count: _ready(trial, role, count), f"{role}: {count}")  # type: ignore[misc]
         chats.wait_more(3)
-    gone = lambda: len(trial.get("pods")["items"]) == 5  # noqa: E731
+    chosen = f"app.kubernetes.io/component={role}"
+    gone = lambda: len(trial.get("pods", "", "-l", chosen)["items"]) == 1  # noqa: E731
     trial.wait(gone, "the pod that was taken away has ended")
     trial.wait_whole()
 

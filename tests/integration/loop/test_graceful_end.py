@@ -9,8 +9,8 @@ from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
-from faults import Loop, open_request, prompt_of, start_loop
-from hicache_loop import support_cluster
+from faults import Loop, open_request, start_loop
+from hicache_loop import ids_of, support_cluster
 from running import Cluster, Running, fetch, wait_for
 
 pytestmark = pytest.mark.integration
@@ -26,21 +26,23 @@ def cluster(model: str, tmp_path: Path) -> Iterator[Cluster]:
         yield made
 
 
-def body_of(seed: int) -> dict[str, object]:
+def body_of(seed: int, max_tokens: int = LONG) -> dict[str, object]:
+    """A long answer is streamed, another is not."""
+    is_long = max_tokens == LONG
     return {
         "model": "m",
-        "prompt": prompt_of(20, seed),
-        "max_tokens": LONG,
+        "prompt": ids_of(20, f"chat {seed}"),
+        "max_tokens": max_tokens,
         "temperature": 0,
         "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        "stream": is_long,
+        **({"stream_options": {"include_usage": True}} if is_long else {}),
     }
 
 
 def begun(reply: HTTPResponse) -> None:
     """Wait for the first of its tokens."""
-    assert reply.status == 200
+    assert reply.status == 200, reply.read()
     assert reply.readline().startswith(b"data: ")
 
 
@@ -65,9 +67,8 @@ def test_a_decode_node_finishes_its_answers_and_others_take_what_is_new(cluster:
         begun(reply)
         going = wait_for("a busy decode", lambda: running_decode(loop))
         going.process.send_signal(signal.SIGTERM)
-        short = {**body_of(2), "max_tokens": 4, "stream": False}
         for _ in range(8):
-            status, answer = fetch(f"{cluster.url}/v1/completions", short)
+            status, answer = fetch(f"{cluster.url}/v1/completions", body_of(2, max_tokens=4))
             assert status == 200, answer
         assert num_tokens(reply) == LONG
     assert going.process.wait(90) in (0, -signal.SIGTERM)
@@ -89,8 +90,7 @@ def test_a_router_answers_what_comes_until_balancers_know_and_keeps_no_connectio
         begun(reply)
         router.process.send_signal(signal.SIGTERM)
         wait_for("not ready", lambda: fetch(f"{cluster.url}/readyz")[0] == 503)
-        short = {**body_of(4), "max_tokens": 2, "stream": False}
-        with open_request(cluster.url, "/v1/completions", short) as late:
+        with open_request(cluster.url, "/v1/completions", body_of(4, 2)) as late:
             answer = late.getresponse()
             assert answer.status == 200, answer.read()
             assert answer.headers["Connection"] == "close"

@@ -148,7 +148,7 @@ def demo(**spec: Any) -> dict[str, Any]:
         "maxTotalTokens": 4096,
         "threads": 1,
         "drainSeconds": 5,
-        "resources": {"requests": {"cpu": "50m"}, "limits": {"memory": "3Gi"}},
+        "resources": {"requests": {"cpu": "150m"}, "limits": {"memory": "3Gi"}},
     }
     return {
         "apiVersion": "kvloop.dev/v1alpha1",
@@ -230,3 +230,4 @@ def _make_directory(trial: PDTrial, command: str) -> None:
     trial.apply(pod)
     done = lambda: trial.get("pod", name)["status"].get("phase") == "Succeeded"  # noqa: E731
     trial.wait(done, f"{command} on the node")
+    trial.kubectl("delete", "pod", name, "--wait=false")

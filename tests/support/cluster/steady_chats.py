@@ -14,7 +14,7 @@ import aiohttp
 
 THINK_S = 0.5
 """Between two turns: the machine has other work, too."""
-ANSWER_S = 180.0
+ANSWER_S = 400.0
 """For one answer: the machine may be busy."""
 
 
