@@ -49,8 +49,6 @@ def in_words(model: type[BaseModel], error: ValidationError) -> list[Problem]:
 def _path(location: Location) -> str:
     path = ""
     for part in location:
-        if part == "[key]":  # pydantic's mark behind the key of a map that does not fit
-            continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 

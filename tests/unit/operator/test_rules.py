@@ -19,6 +19,7 @@ from kvloop.operator.crds.parts import parts
 from kvloop.operator.crds.schema import spec_schema
 from kvloop.operator.errors import InvalidResource
 from kvloop.operator.parse import parse_benchmark, parse_pd_cluster, parse_shared_cache
+from kvloop.operator.rules import broken_rules
 from kvloop.operator.types.base import Model, Resource, Rule
 
 PARSE = {
@@ -168,3 +169,21 @@ def test_the_backend_of_a_cache_cannot_be_changed() -> None:
     (rule,) = [rule for model in ruled() for rule in model.RULES if is_about_a_change(rule)]
     assert said_by_cel(rule, {"backend": "file"}, {"backend": "file"})
     assert not said_by_cel(rule, {"backend": "file"}, {"backend": "mooncake"})
+
+
+class Even(Model):
+    """A part with a rule."""
+
+    RULES = (Rule(cel=None, check=lambda e: e.of % 2 == 0, message="must be even", field="of"),)
+    of: int
+
+
+class Lists(Model):
+    """A list of parts."""
+
+    some_parts: list[Even]
+
+
+def test_parts_in_a_list_are_told_by_their_place() -> None:
+    parsed = Lists(some_parts=[Even(of=2), Even(of=3)])
+    assert [str(problem) for problem in broken_rules(parsed)] == ["someParts[1].of: must be even"]
