@@ -153,6 +153,34 @@ def test_what_is_wrong_with_a_cache_is_told_in_its_condition(space: Namespace) -
     assert space.kubectl("get", "statefulset", "-l", "kvloop.dev/shc=wrong", "-o", "name") == ""
 
 
+def test_stores_of_a_daemon_set_write_to_their_machines_ssd(
+    space: Namespace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ssd"
+    folder.mkdir()
+    folder.chmod(0o777)
+    stores = {"workload": "DaemonSet", "segmentSize": "64Mi", "ssd": {"hostPath": str(folder)}}
+    cache = made(space, "each", "mooncake", stores=stores)
+    cache.wait(READY)
+    with page_client(cache) as client:
+        keys = client.put(10)
+        assert client.read(keys) == keys
+    assert [one.name.startswith("each-store-") for one in folder.iterdir()] == [True]
+    space.kubectl("delete", "shc", "each")
+
+
+def test_a_memory_server_takes_pages(space: Namespace) -> None:
+    resources = {"requests": {"cpu": "100m"}}
+    store = {"segmentSize": "64Mi", "resources": resources}
+    cache = made(space, "memory", "nixl", plugin="UCX", store=store)
+    cache.wait(READY)
+    with page_client(cache) as client:
+        keys = client.put(5)
+        assert len(keys) == 5
+        assert client.read(keys) == keys
+    space.kubectl("delete", "shc", "memory")
+
+
 def _volume(name: str, folder: Path) -> dict[str, Any]:
     return {
         "apiVersion": "v1",

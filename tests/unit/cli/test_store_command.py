@@ -13,7 +13,7 @@ from kvloop.shared_cache.backends.mooncake.store_config import StoreConfig
 
 _NAMES = [field.name for field in fields(StoreConfig)]
 OURS = """--host 10.0.0.1 --port 7001 --metrics-port 7002 --segment-size 1.5 --segment-port 7003
-    --protocol rdma --device-name mlx5_0,mlx5_1 --ssd-dir /mnt/ssd --restart-master
+    --protocol rdma --device-name mlx5_0,mlx5_1 --ssd-dir /mnt/ssd --restart-master --join-s 9
     --ha etcd://10.0.0.9:2379 --cluster-id blue --client-ttl 7 --tenant-quotas {"a":0.5}
     --master-flag eviction_ratio=0.1 --master-flag root_fs_dir=/x"""
 
@@ -42,6 +42,7 @@ def test_each_flag_reaches_the_store(started: Callable[[str], StoreConfig]) -> N
         protocol="rdma",
         device_name="mlx5_0,mlx5_1",
         ssd_dir="/mnt/ssd",
+        join_s=9.0,
         restart_master=True,
         ha="etcd://10.0.0.9:2379",
         cluster_id="blue",
