@@ -37,6 +37,8 @@ class SGLangServer:
         made = web.Application()
         made.router.add_post("/v1/chat/completions", self._chat)
         made.router.add_get("/metrics", self._metrics)
+        for path in ("/health", "/server_info", "/model_info"):
+            made.router.add_get(path, _about)
         return made
 
     async def _chat(self, request: web.Request) -> web.Response:
@@ -50,7 +52,7 @@ class SGLangServer:
             return web.json_response({"error": error}, status=500)
         tokens = _tokens(body["messages"])
         cached = self._cached(tokens)
-        num = body["max_tokens"]
+        num = body.get("max_tokens") or body["max_completion_tokens"]  # as the router writes it
         answer = [f"word{number}" for number in range(num)]
         # The last sampled token has no KV; prefill keeps its prompt, decode stores its answer.
         whole = [*tokens, *answer][:-1] if self.stores else tokens
@@ -94,6 +96,11 @@ class SGLangServer:
             lines += ["# TYPE sglang:backuped_tokens counter"]
             lines += [f"sglang:backuped_tokens_total {self.backed_up}"]
         return web.Response(text="\n".join(lines) + "\n", status=self.metrics_status)
+
+
+async def _about(_: web.Request) -> web.Response:
+    """What SGLang's router asks of a node before it sends it anything."""
+    return web.json_response({"model_path": "m", "served_model_name": "m", "tp_size": 1})
 
 
 def _tokens(messages: list[dict[str, str]]) -> list[str]:
