@@ -72,8 +72,20 @@ def test_prompts_that_wait_longer_than_the_objective_add_prefill_nodes_at_once()
 
 def test_prompts_that_have_not_begun_count_by_the_rate_of_those_that_have() -> None:
     load = {"begun": 30, "wait_s": 0.1, "window_s": 30.0}
-    assert plan(prefills(waiting=1, **load)).replicas["prefill"] == 2
-    assert plan(prefills(waiting=3, **load)).replicas["prefill"] == 4
+    assert plan(prefills(waiting=3, **load)).replicas["prefill"] == 2
+    assert plan(prefills(waiting=4, **load)).replicas["prefill"] == 4
+
+
+def test_one_that_each_node_is_about_to_take_is_no_queue() -> None:
+    """A lone prompt that a look happens to meet, such as a canary's."""
+    assert plan(prefills(waiting=2, busy_share=0.7)).replicas["prefill"] == 2
+    assert plan(prefills(waiting=5, busy_share=0.7)).replicas["prefill"] == 4
+
+
+@pytest.mark.parametrize(("begun", "wanted"), [(2, 2), (3, 4)])
+def test_the_wait_of_one_or_two_requests_tells_nothing(begun: int, wanted: int) -> None:
+    load = prefills(begun=begun, wait_s=18.0, busy_share=0.7)
+    assert plan(load).replicas["prefill"] == wanted
 
 
 def test_nodes_at_most_double_in_one_step() -> None:

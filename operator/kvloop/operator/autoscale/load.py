@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 RoleName = Literal["prefill", "decode"]
+_FEW = 3
 ROLES: tuple[RoleName, ...] = ("prefill", "decode")
 
 
@@ -32,16 +33,15 @@ class RoleLoad:
 
     @property
     def expected_wait_s(self) -> float:
-        """Of a request that comes now: those before it, at the rate of the window; or the window
-        itself where nothing moved."""
-        if not self.waiting:
-            return 0.0
-        return self.waiting * self.window_s / max(self.begun, self.waiting / 4, 1.0)
+        """Of a request that comes now: those before it, but for one that each node is about to
+        take, at the rate of the window; some windows where nothing moved."""
+        backlog = max(self.waiting - self.ready, 0)
+        return backlog * self.window_s / max(self.begun, backlog / 4, 1.0)
 
     @property
     def longest_wait_s(self) -> float:
-        """Whichever is more."""
-        return max(self.wait_s, self.expected_wait_s)
+        """Whichever is more; the wait of one or two requests tells nothing of the next."""
+        return max(self.wait_s if self.begun >= _FEW else 0.0, self.expected_wait_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
