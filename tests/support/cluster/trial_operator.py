@@ -1,7 +1,7 @@
 """`python trial_operator.py FLAGS`: the operator with other controllers, or killed at a call.
 
 TRIAL_CONTROLLERS: Kind=module:class, with commas. TRIAL_KILLS=N: runs 1 to N one after the other,
-the k-th in namespace k<k>, each of which kills itself before its k-th call of the API server; it
+the k-th in namespace killed-<k>, each of which kills itself before its k-th call of the API server; it
 ends with the first that made fewer calls, and prints how many were killed.
 """
 
@@ -43,7 +43,7 @@ def run_and_kill(most: int, flags: list[str]) -> None:
         if child == 0:
             signal.alarm(QUIET_S)
             kill_at(number)
-            os._exit(main([*flags, "--namespace", f"k{number}"]))
+            os._exit(main([*flags, "--namespace", f"killed-{number}"]))
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
             print(f"killed {number - 1}, then {status}", flush=True)

@@ -28,7 +28,7 @@ class Checks:
 
 @asynccontextmanager
 async def serving(port: int, checks: Checks, metrics: Metrics) -> AsyncIterator[int]:
-    """Yields the port: port 0 is any."""
+    """Yields the port. 0 is any, of 127.0.0.1 only: two families would get two."""
     app = web.Application()
     app.router.add_get("/healthz", _answer(lambda: checks.alive))
     app.router.add_get("/readyz", _answer(lambda: checks.ready))
@@ -41,7 +41,7 @@ async def serving(port: int, checks: Checks, metrics: Metrics) -> AsyncIterator[
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, None, port).start()
+        await web.TCPSite(runner, None if port else "127.0.0.1", port).start()
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
