@@ -23,6 +23,9 @@ class TrialController:
     def __init__(self, settings: Settings) -> None:
         self._requeue_s = settings.resync_s
 
+    async def close(self) -> None:
+        """Nothing runs beside its looks."""
+
     async def reconcile(self, resource: Manifest, api: Api) -> Result:
         """A Secret made once, a Deployment and a Service applied, older Deployments removed."""
         owner = Metadata.model_validate(resource["metadata"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -13,7 +14,7 @@ from kvloop.operator import __main__ as command
 from kvloop.operator.api import configuration
 from kvloop.operator.controllers.base import Event
 from kvloop.operator.names import FIELD_MANAGER
-from kvloop.operator.runtime import logs
+from kvloop.operator.runtime import logs, process
 from kvloop.operator.runtime.events import event_manifest, event_name
 from kvloop.operator.runtime.health import Checks, serving
 from kvloop.operator.runtime.metrics import Metrics
@@ -82,6 +83,40 @@ def test_there_is_a_controller_of_each_kind_and_it_knows_its_kind() -> None:
     assert {kind: controller.kind for kind, controller in loaded.items()} == {
         kind: kind for kind in CONTROLLERS
     }
+
+
+async def test_who_leads_no_more_ends_what_controllers_run_beside_their_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[str] = []
+
+    class Closing:
+        def __init__(self, kind: str) -> None:
+            self.kind = kind
+
+        async def close(self) -> None:
+            closed.append(self.kind)
+
+    class Ending:
+        stuck = not_ready = staticmethod(list)
+
+        def __init__(self, *_: object) -> None: ...
+
+        async def run(self) -> None:
+            raise RuntimeError("ended")
+
+    monkeypatch.setattr(process, "load_controllers", lambda _: {k: Closing(k) for k in CONTROLLERS})
+    monkeypatch.setattr(process, "Operator", Ending)
+    parts = process._Parts(
+        settings=Settings(node_image="i"),
+        configured=cast(Any, None),
+        api=cast(Any, None),
+        metrics=Metrics(),
+        checks=Checks(),
+    )
+    with pytest.raises(RuntimeError, match="ended"):
+        await process._operate(parts)
+    assert closed == list(CONTROLLERS)
 
 
 @pytest.mark.parametrize(

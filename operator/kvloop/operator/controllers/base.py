@@ -77,3 +77,6 @@ class Controller(Protocol):
         A resource that breaks a rule is told in its conditions, never raised. `ApiError` is
         retried with back-off by the caller.
         """
+
+    async def close(self) -> None:
+        """End what it runs beside its looks; the process no longer leads."""

@@ -64,6 +64,9 @@ class BenchmarkController:
         self._settings = settings
         self._now = now
 
+    async def close(self) -> None:
+        """Nothing runs beside its looks."""
+
     async def reconcile(self, resource: Manifest, api: Api) -> Result:
         """As in `Controller`."""
         before = resource.get("status") or {}

@@ -46,6 +46,9 @@ class SharedCacheController:
         self._probe = probe or NetworkProbe(settings.node_timeout_s)
         self._now = now
 
+    async def close(self) -> None:
+        """Nothing runs beside its looks."""
+
     async def reconcile(self, resource: Manifest, api: Api) -> Result:
         """As in `Controller`."""
         try:

@@ -145,3 +145,5 @@ async def _operate(parts: _Parts) -> None:
     finally:
         parts.metrics.leader.set(0)
         parts.checks.alive, parts.checks.ready = [], []
+        for controller in controllers.values():
+            await controller.close()

@@ -25,8 +25,7 @@ SEGMENT_RULES = (
         cel=None,
         check=lambda s: (
             "memory" not in s.resources.limits
-            or num_bytes(s.resources.limits["memory"])
-            >= num_bytes(s.segment_size) + LEAST_HEADROOM
+            or num_bytes(s.resources.limits["memory"]) >= num_bytes(s.segment_size) + LEAST_HEADROOM
         ),
         message="the memory limit must be 256Mi above segmentSize at least: "
         "raise it, or leave it out",
