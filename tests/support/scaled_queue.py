@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from kvloop.operator.autoscale.load import Loads, RoleLoad, RoleName
 from kvloop.operator.autoscale.plan import Plan, plan_scale
-from kvloop.operator.types.pd_cluster import Autoscaling, AutoscalingStatus
+from kvloop.operator.types.cluster_status import AutoscalingStatus
+from kvloop.operator.types.pd_cluster import Autoscaling
 
 LOOK_S = 10.0
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from kvloop.operator.autoscale.load import Loads, RoleLoad
 from kvloop.operator.autoscale.plan import Plan, plan_scale
-from kvloop.operator.types.pd_cluster import Autoscaling, AutoscalingStatus
+from kvloop.operator.types.cluster_status import AutoscalingStatus
+from kvloop.operator.types.pd_cluster import Autoscaling
 
 NOW = 1e9
 QUIET = 100

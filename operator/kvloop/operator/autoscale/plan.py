@@ -15,12 +15,8 @@ from kvloop.operator.autoscale.need import (
     nodes,
     prefill_need,
 )
-from kvloop.operator.types.pd_cluster import (
-    Autoscaling,
-    AutoscalingStatus,
-    RoleAutoscaling,
-    RoleScaling,
-)
+from kvloop.operator.types.cluster_status import AutoscalingStatus, RoleScaling
+from kvloop.operator.types.pd_cluster import Autoscaling, RoleAutoscaling
 
 _EASED = 0.9
 """Nodes that were too few are tried again once the work is this share of what it was then."""

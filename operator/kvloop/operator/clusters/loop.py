@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from kvloop.operator.clusters.verdict import Verdict, no, unknown
 from kvloop.operator.nodes.answers import CanaryReport, LastCanary, Stage, StageName
-from kvloop.operator.types.pd_cluster import Canary, LoopStatus
+from kvloop.operator.types.cluster_status import LoopStatus
+from kvloop.operator.types.pd_cluster import Canary
 
 CONDITIONS: Mapping[StageName, str] = {
     "transfer": "TransferVerified",

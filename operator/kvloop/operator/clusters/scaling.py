@@ -16,7 +16,8 @@ from kvloop.operator.controllers.base import Manifest
 from kvloop.operator.errors import NodeError
 from kvloop.operator.names import SCALED
 from kvloop.operator.nodes.client import NodeClient
-from kvloop.operator.types.pd_cluster import Autoscaling, AutoscalingStatus
+from kvloop.operator.types.cluster_status import AutoscalingStatus
+from kvloop.operator.types.pd_cluster import Autoscaling
 
 
 class Scaling:

@@ -15,13 +15,8 @@ from kvloop.operator.conditions import as_status, condition, with_condition
 from kvloop.operator.controllers.base import Event
 from kvloop.operator.names import labels, selector
 from kvloop.operator.types.base import Condition
-from kvloop.operator.types.pd_cluster import (
-    AutoscalingStatus,
-    PDCluster,
-    PDClusterStatus,
-    RoleName,
-    RoleStatus,
-)
+from kvloop.operator.types.cluster_status import AutoscalingStatus, PDClusterStatus, RoleStatus
+from kvloop.operator.types.pd_cluster import PDCluster, RoleName
 
 _ORDER = ("Ready", "Progressing", *CONDITIONS.values())
 _QUIET = ("Stale", "NotObserved", "Scaling", "RouterNotReached")

@@ -13,7 +13,8 @@ from kvloop.operator.types.benchmark import (
     MultiTurnBenchmarkSpec,
     MultiTurnBenchmarkStatus,
 )
-from kvloop.operator.types.pd_cluster import PDCluster, PDClusterSpec, PDClusterStatus
+from kvloop.operator.types.cluster_status import PDClusterStatus
+from kvloop.operator.types.pd_cluster import PDCluster, PDClusterSpec
 from kvloop.operator.types.shared_cache import SharedCache, SharedCacheSpec, SharedCacheStatus
 
 

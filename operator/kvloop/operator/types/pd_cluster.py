@@ -8,7 +8,6 @@ from pydantic import Field
 
 from kvloop.operator.types import patterns
 from kvloop.operator.types.base import (
-    Condition,
     KeyReference,
     LocalReference,
     Model,
@@ -17,77 +16,14 @@ from kvloop.operator.types.base import (
     Quantity,
     Resource,
     Rule,
-    Status,
 )
+from kvloop.operator.types.chat_model import ChatModel
 from kvloop.operator.types.cluster_rules import NODE_RULES, OWN_FLAGS_RULE, SPEC_RULES
 from kvloop.operator.types.pods import Image, PodOverrides, PodSettings, Rdma
 from kvloop.operator.types.sglang_rules import SGLANG_RULES
 
 RoleName = Literal["prefill", "decode", "router"]
 ROLES: tuple[RoleName, ...] = ("prefill", "decode", "router")
-
-
-class HuggingFace(Model):
-    """A model of a hub."""
-
-    id: str = Field(description="Such as Qwen/Qwen2.5-7B-Instruct.", min_length=1)
-    revision: str = Field(default="main", description="Branch, tag or commit.", min_length=1)
-    token_secret: KeyReference | None = Field(default=None, description="Token of gated models.")
-    cache_claim: str | None = Field(
-        default=None, description="Claim that keeps downloads; unset: each pod downloads anew."
-    )
-
-
-class ModelClaim(Model):
-    """A model on a persistent volume."""
-
-    claim: str = Field(description="The claim, mounted read-only.", min_length=1)
-    path: str = Field(
-        default="",
-        description="The model's directory in it; empty: the claim's root.",
-        pattern=patterns.RELATIVE_PATH_OR_NONE,
-    )
-
-
-class ModelImage(Model):
-    """A model that an image brings along."""
-
-    reference: str = Field(description="The image; a shell and cp are needed in it.", min_length=1)
-    path: str = Field(
-        default="/model", description="The model's directory in it.", pattern=patterns.ABSOLUTE_PATH
-    )
-    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        default="IfNotPresent", description="When it is pulled."
-    )
-
-
-class ChatModel(Model):
-    """Where the model comes from: exactly one of the four."""
-
-    RULES = (
-        Rule(
-            cel="[has(self.demo), has(self.huggingFace), has(self.claim), has(self.image)]"
-            ".filter(x, x).size() == 1",
-            check=lambda m: [m.demo, m.hugging_face, m.claim, m.image].count(None) == 3,
-            message="set exactly one of demo, huggingFace, claim and image",
-            field="",
-        ),
-    )
-    demo: Literal["smollm2"] | None = Field(
-        default=None, description="The small chat model that the node's image holds."
-    )
-    hugging_face: HuggingFace | None = Field(default=None, description="From a hub.")
-    claim: ModelClaim | None = Field(default=None, description="From a persistent volume.")
-    image: ModelImage | None = Field(default=None, description="From an image.")
-    served_name: str | None = Field(
-        default=None, description="Name in the API; unset: made from the above.", min_length=1
-    )
-    dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        default="auto", description="Type of weights and KV."
-    )
-    context_length: int | None = Field(
-        default=None, description="Tokens; unset: the model's own.", ge=16
-    )
 
 
 class HiCache(Model):
@@ -362,81 +298,6 @@ class PDClusterSpec(Model):
         default=PodOverrides(), description="Laid over the pods of all roles."
     )
     sglang: SGLang | None = Field(default=None, description="Of engine sglang.")
-
-
-class RoleStatus(Status):
-    """Pods of a role."""
-
-    replicas: int = Field(default=0, description="Wanted.")
-    ready: int = Field(default=0, description="That serve.")
-    updated: int = Field(default=0, description="Of the newest revision.")
-    selector: str = Field(default="", description="Their labels.")
-
-
-class LoopStatus(Status):
-    """What the last canary found."""
-
-    result: str = Field(default="", description="whole, broken or unknown.")
-    broken_stage: str = Field(default="", description="transfer, write_back or reuse.")
-    at: str = Field(default="", description="When.")
-    reason: str = Field(default="", description="In words.")
-
-
-class RoleScaling(Status):
-    """What autoscaling remembers of a role; it goes on from here after the operator's restart."""
-
-    wanted: int | None = Field(default=None, description="Replicas chosen last; unset: none yet.")
-    reason: str = Field(default="", description="Why, in words.")
-    quiet_since: int | None = Field(
-        default=None, description="Unix time since when fewer nodes would do; unset: they do not."
-    )
-    most_needed: int = Field(default=0, description="Nodes needed at most since then.")
-    short_with: int = Field(default=0, description="So many nodes were too few last time...")
-    short_work: float = Field(default=0.0, description="...for so much work.")
-
-
-class AutoscalingStatus(Status):
-    """Of both roles."""
-
-    prefill: RoleScaling = Field(default=RoleScaling(), description="Of prefill.")
-    decode: RoleScaling = Field(default=RoleScaling(), description="Of decode.")
-    looked_at: int | None = Field(
-        default=None, description="Unix time of the last load that was seen, to the minute."
-    )
-    moved_at: int | None = Field(
-        default=None, description="Unix time when a node was moved between the roles last."
-    )
-
-
-class PDClusterStatus(Status):
-    """What the operator sees."""
-
-    observed_generation: int = Field(default=0, description="Generation that this is about.")
-    conditions: list[Condition] = Field(
-        default=[],
-        description="Ready, TransferVerified, WriteBackVerified, ReuseVerified, Progressing.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
-    prefill: RoleStatus = Field(default=RoleStatus(), description="Of prefill.")
-    decode: RoleStatus = Field(default=RoleStatus(), description="Of decode.")
-    router: RoleStatus = Field(default=RoleStatus(), description="Of the router.")
-    release_tag: str = Field(
-        default="", description="Derived; pages are shared between equal ones."
-    )
-    revision: str = Field(default="", description="Generation that new pods belong to.")
-    attached_cache: str = Field(default="", description="SharedCache that all nodes have attached.")
-    attached_at: str = Field(default="", description="Since when.")
-    endpoint: str = Field(default="", description="Where clients call.")
-    hit_rate: float | None = Field(
-        default=None,
-        description="Share of prompt tokens that were not computed, since the pods' start.",
-    )
-    hit: str = Field(default="", description="For people.")
-    reuse: str = Field(default="", description="Status of ReuseVerified.")
-    loop: LoopStatus = Field(default=LoopStatus(), description="The last canary.")
-    autoscaling: AutoscalingStatus | None = Field(
-        default=None, description="What autoscaling chose, and why; unset without it."
-    )
 
 
 class PDCluster(Resource):

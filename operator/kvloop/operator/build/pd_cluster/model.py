@@ -7,7 +7,7 @@ from typing import Any
 
 from kvloop.operator.build.pod import container_security
 from kvloop.operator.names import MODEL_DIR
-from kvloop.operator.types.pd_cluster import ChatModel, HuggingFace, ModelClaim, ModelImage
+from kvloop.operator.types.chat_model import ChatModel, HuggingFace, ModelClaim, ModelImage
 
 VOLUME = "model"
 _WORDS = ("*.json", "*.txt", "*.model", "*.jinja")
