@@ -1,8 +1,8 @@
 """`python trial_operator.py FLAGS`: the operator with other controllers, or killed at a call.
 
 TRIAL_CONTROLLERS: Kind=module:class, with commas. TRIAL_KILLS=N: runs 1 to N one after the other,
-the k-th in namespace killed-<k>, each of which kills itself before its k-th call of the API server; it
-ends with the first that made fewer calls, and prints how many were killed.
+the k-th in namespace killed-<k>, each of which kills itself before its k-th call of the API
+server; it ends with the first that made fewer calls, and prints how many were killed.
 """
 
 from __future__ import annotations
