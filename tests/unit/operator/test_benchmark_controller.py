@@ -11,6 +11,7 @@ from memory_api import MemoryApi, id_of
 from kvloop.benchmark.outlets.termination import Ending, summarize
 from kvloop.operator.controllers.base import Result
 from kvloop.operator.controllers.benchmark import BenchmarkController
+from kvloop.operator.errors import ApiError
 from kvloop.operator.types.benchmark import MultiTurnBenchmarkStatus
 
 SUMMARY = summarize(
@@ -342,6 +343,99 @@ async def test_a_wrong_spec_says_what_is_wrong_and_begins_nothing() -> None:
     bench.change(target={"url": URL})
     await bench.look(1)
     assert bench.state == ("Pending", "Starting")
+
+
+async def test_a_wrong_spec_settles_so_that_its_own_status_wakes_nobody() -> None:
+    bench = Bench(target={})
+    first = (await bench.look()).status
+    bench.clock += timedelta(seconds=5)
+    assert (await bench.look()).status == first
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+async def test_a_job_that_the_api_server_refuses_is_told_in_its_words(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(podTemplate={"spec": {"dnsPolicy": "Nowhere"}})
+
+    async def refuse(_: Any, manifest: dict[str, Any]) -> None:
+        if manifest["kind"] == "Job":
+            raise ApiError("dnsPolicy: Unsupported value", status=status)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryApi, "create", refuse)
+        await bench.look()
+    assert bench.state == ("Pending", "InvalidConfig")
+    assert "dnsPolicy: Unsupported value" in bench.status["message"]
+    assert bench.told == [("Warning", "InvalidConfig")]
+    await bench.look()
+    assert bench.state == ("Pending", "Starting")
+
+
+def at_work(bench: Bench, **metadata: Any) -> dict[str, Any]:
+    pod = pod_of(bench.job, state={"running": {"startedAt": "2026-01-01T00:00:10Z"}})
+    pod["metadata"] |= metadata
+    return bench.api.add(pod)
+
+
+async def test_a_run_out_of_time_is_over_once_its_pod_has_written_its_report() -> None:
+    bench = Bench()
+    await bench.look()
+    at_work(bench, deletionTimestamp="2026-01-01T00:01:30Z")
+    bench.api.add(over(bench.job, kind="Failed", reason="DeadlineExceeded"))
+    await bench.look()
+    assert bench.state == ("Running", "Stopping")
+    bench.write_report()
+    bench.remove("Pod")
+    await bench.look()
+    assert bench.state == ("Failed", "DeadlineExceeded")
+    assert bench.status["configMap"] == "chats-report" and bench.status["arms"]
+
+
+async def test_a_pod_that_never_goes_is_not_waited_for() -> None:
+    bench = Bench()
+    await bench.look()
+    at_work(bench, deletionTimestamp="2026-01-01T00:01:30Z")
+    bench.api.add(over(bench.job, kind="Failed", reason="DeadlineExceeded"))
+    bench.clock += timedelta(seconds=90 + 31)
+    await bench.look()
+    assert bench.state == ("Failed", "DeadlineExceeded")
+
+
+async def test_a_deleted_jobs_pod_still_writes_what_it_measured() -> None:
+    bench = Bench()
+    await bench.look()
+    at_work(bench)
+    bench.remove("Job")
+    await bench.look()
+    assert bench.state == ("Running", "Stopping")
+    bench.write_report()
+    bench.remove("Pod")
+    await bench.look()
+    assert bench.state == ("Succeeded", "Completed")
+    assert bench.num("create", "Job") == 1
+
+
+async def test_no_second_pod_of_a_run_begins_beside_the_first() -> None:
+    bench = Bench()
+    await bench.look()
+    at_work(bench)
+    bench.remove("Job")
+    bench.resource["status"] = {}  # the spec was another meanwhile
+    await bench.look()
+    assert bench.state == ("Pending", "StoppingOldRun")
+    bench.remove("Pod")
+    await bench.look()
+    assert bench.state == ("Pending", "Starting")
+    assert bench.num("create", "Job") == 2
+
+
+async def test_a_claim_that_is_not_there_is_named() -> None:
+    volume = {"persistentVolumeClaim": "loads"}
+    bench = Bench(workload={"kind": "trace", "file": {"volume": volume, "path": "t"}})
+    await bench.look()
+    assert bench.state == ("Pending", "InputMissing")
+    assert "there is no PersistentVolumeClaim loads" in bench.status["message"]
 
 
 async def test_a_spec_that_was_wrong_for_a_while_does_not_run_again() -> None:

@@ -143,6 +143,16 @@ def test_a_pod_that_failed_before_its_container_ran_is_told() -> None:
     assert end_of({}).reason == "PodFailed"
 
 
+def test_a_container_that_the_kubelet_lost_sight_of_is_told_as_it_ended() -> None:
+    lost = terminated("it could not be located", code=137, reason="ContainerStatusUnknown")
+    container = {"name": CONTAINER, "state": {"waiting": {}}, "lastState": lost}
+    outcome = end_of({}, containerStatuses=[container])
+    assert (outcome.reason, outcome.message) == (
+        "Crashed",
+        "exit code 137: it could not be located",
+    )
+
+
 def test_a_pod_that_is_gone_is_told_by_the_jobs_words() -> None:
     outcome = ended(over(JOB, kind="Failed", reason="BackoffLimitExceeded"), [], CONTAINER, None)
     assert outcome.reason == "PodLost"
@@ -208,6 +218,22 @@ def test_a_job_that_somebody_deleted_is_told_unless_its_report_is_there() -> Non
             ),
             "InsufficientCapacity",
             "Insufficient cpu",
+        ),
+        (
+            pod_of(
+                JOB,
+                phase="Pending",
+                state={},
+                conditions=[
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "message": "pod has unbound immediate PersistentVolumeClaims",
+                    }
+                ],
+            ),
+            "VolumeNotMounted",
+            "unbound",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

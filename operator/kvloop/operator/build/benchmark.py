@@ -145,6 +145,7 @@ def _pod(benchmark: MultiTurnBenchmark, url: str, settings: Settings) -> Manifes
     return {
         "restartPolicy": "Never",
         "serviceAccountName": account_name(benchmark),
+        "enableServiceLinks": False,
         "terminationGracePeriodSeconds": STOP_S,
         "securityContext": pod.pod_security(),
         "containers": [_container(benchmark, url, settings)],

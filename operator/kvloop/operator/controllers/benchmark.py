@@ -9,11 +9,19 @@ from typing import Any
 
 from kvloop.operator.build import benchmark as build
 from kvloop.operator.controllers.base import Api, Manifest, ObjectId, Result
+from kvloop.operator.errors import ApiError
 from kvloop.operator.parse import InvalidResource, parse_benchmark
 from kvloop.operator.runs import outcome as outcomes
 from kvloop.operator.runs.outcome import Outcome
+from kvloop.operator.runs.pod_state import is_at_work
 from kvloop.operator.runs.report import Report
-from kvloop.operator.runs.status import build_status, events, is_done, seconds_since
+from kvloop.operator.runs.status import (
+    WRONG_SPEC,
+    build_status,
+    events,
+    is_done,
+    seconds_since,
+)
 from kvloop.operator.runs.target import find_target, missing_input
 from kvloop.operator.settings import Settings
 from kvloop.operator.types.base import API_VERSION
@@ -23,6 +31,8 @@ SOON_S = 2.0
 """While something is under way that tells nobody when it is done."""
 LOOK_AGAIN_S = 600.0
 """At a run that is over."""
+_REFUSED = (400, 403, 422)
+"""Of an object that the API server takes in no other way however often it is asked."""
 
 
 def _now() -> datetime:
@@ -74,7 +84,7 @@ class BenchmarkController:
         try:
             benchmark = parse_benchmark(resource)
         except InvalidResource as error:
-            wrong = Outcome(phase="Failed", reason="InvalidConfig", message=str(error))
+            wrong = Outcome(phase="Failed", reason=WRONG_SPEC, message=str(error))
             job = before.get("job", "")  # spec mended, its run is known again
             status = build_status(before, wrong, generation=generation, now=self._now(), job=job)
             return Result(status=status, requeue_s=LOOK_AGAIN_S, events=events(before, status))
@@ -94,10 +104,12 @@ class BenchmarkController:
         if await _stop_others(look, jobs) or len(mine) < len(pods):
             words = "the run of the spec before this one is being stopped"
             return self._told(look, _pending("StoppingOldRun", words), has_job=False)
+        if job is not None and outcomes.end_of(job) is None:
+            return self._told(look, outcomes.going_on(mine, build.CONTAINER))
+        if any(is_at_work(one, build.CONTAINER, self._now()) for one in mine):
+            return self._stopping(look, is_known=job is not None)
         if job is None:
             return await self._without_job(look)
-        if outcomes.end_of(job) is None:
-            return self._told(look, outcomes.going_on(mine, build.CONTAINER))
         report = await Report.found(look.api, look.benchmark)
         last = look.before.get("message", "") if look.before.get("phase") == "Pending" else ""
         over = outcomes.ended(job, mine, build.CONTAINER, report.summary, before=last)
@@ -115,9 +127,26 @@ class BenchmarkController:
             blocked = await (await Report.found(look.api, look.benchmark)).prepare()
         if blocked is not None:
             return self._told(look, blocked, has_job=False)
-        for manifest in build.build_rights(look.benchmark):
-            await look.api.apply(manifest)
-        await look.api.create(build.build_job(look.benchmark, target, self._settings))
+        return await self._begin(look, target)
+
+    def _stopping(self, look: _Look, *, is_known: bool) -> Result:
+        """A second pod of this run waits for the first; without its Job that is known by the
+        status only."""
+        if is_known or look.before.get("job") == look.job:
+            return self._told(look, outcomes.stopping())
+        words = "a pod that was stopped is still at work"
+        return self._told(look, _pending("StoppingOldRun", words), has_job=False)
+
+    async def _begin(self, look: _Look, url: str) -> Result:
+        try:
+            for manifest in build.build_rights(look.benchmark):
+                await look.api.apply(manifest)
+            await look.api.create(build.build_job(look.benchmark, url, self._settings))
+        except ApiError as error:
+            if error.status not in _REFUSED:
+                raise
+            refused = _pending("InvalidConfig", f"the API server refused: {error}")
+            return self._told(look, refused, has_job=False)
         return self._told(look, _pending("Starting", "the Job was made"))
 
     async def _after(self, look: _Look) -> Result:
@@ -146,7 +175,7 @@ class BenchmarkController:
             job=look.job if has_job else "",
             config_map=report.name if report is not None and report.is_filled else "",
         )
-        is_soon = outcome.is_final or outcome.reason in ("Starting", "StoppingOldRun")
+        is_soon = outcome.is_final or outcome.reason in ("Starting", "Stopping", "StoppingOldRun")
         return Result(
             status=status,
             requeue_s=SOON_S if is_soon else self._settings.resync_s,

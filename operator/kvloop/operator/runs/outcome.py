@@ -48,6 +48,12 @@ def _running(started_at: str) -> Outcome:
     return Outcome(phase="Running", reason="Running", message=message, started_at=started_at)
 
 
+def stopping() -> Outcome:
+    """Of a run that was stopped, and whose pod is still at work."""
+    message = "the run was stopped; its pod still writes what it measured"
+    return Outcome(phase="Running", reason="Stopping", message=message)
+
+
 def ended(
     job: Mapping[str, Any],
     pods: Sequence[Pod],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from kvloop.operator.runs.summary import Summary, read_summary
@@ -15,6 +16,8 @@ _IMAGE = (
     *("InvalidImageName", "RegistryUnavailable", "ImageInspectError"),
 )
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_LATE_S = 30.0
+"""After its grace period a pod that is still there may be of a machine that is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +58,18 @@ def pod_state(pod: Pod, container: str) -> PodState:
     if "terminated" in state:
         return _ended(status, state["terminated"])
     if status.get("phase") == "Failed":  # the kubelet ended the pod, or lost it
-        return _taken_away(status)
+        return _taken_away(status, found.get("lastState", {}).get("terminated"))
     if "running" in state:
         return Running(started_at=state["running"].get("startedAt", ""))
     return _waiting(status, state.get("waiting", {}))
+
+
+def is_at_work(pod: Pod, container: str, now: datetime) -> bool:
+    """Also while it is being stopped: it writes its report then. Not for ever."""
+    if not isinstance(pod_state(pod, container), Running):
+        return False
+    ends_at = pod["metadata"].get("deletionTimestamp")  # its grace period is in that
+    return ends_at is None or (now - datetime.fromisoformat(ends_at)).total_seconds() < _LATE_S
 
 
 def _containers(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -73,7 +84,10 @@ def _waiting(status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Waiting:
         return Waiting(reason="InvalidConfig", message=f"{reason}: {message}".removesuffix(": "))
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return Waiting(reason="InsufficientCapacity", message=condition.get("message", ""))
+            words = condition.get("message", "")
+            is_volume = "persistentvolumeclaim" in words.lower()
+            reason = "VolumeNotMounted" if is_volume else "InsufficientCapacity"
+            return Waiting(reason=reason, message=words)
     return Waiting(
         reason="Starting",
         message="the pod's container is being made: volumes, secrets, image",
@@ -106,7 +120,10 @@ def _words(
     return "Crashed", f"exit code {code}: {line}".removesuffix(": ")
 
 
-def _taken_away(status: Mapping[str, Any]) -> Ended:
+def _taken_away(status: Mapping[str, Any], last: Mapping[str, Any] | None) -> Ended:
+    """`last`: how the container ended that the kubelet lost sight of, if it ran at all."""
+    if last is not None and not status.get("reason"):
+        return _ended(status, last)
     return Ended(
         reason=status.get("reason") or "PodFailed",
         message=status.get("message") or "the pod ended before its container ran",

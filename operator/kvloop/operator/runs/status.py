@@ -15,6 +15,7 @@ from kvloop.operator.types.benchmark import MultiTurnBenchmarkStatus
 
 Status = Mapping[str, Any]
 FINAL = ("Succeeded", "Failed")
+WRONG_SPEC = "InvalidConfig"
 
 
 def build_status(
@@ -29,7 +30,9 @@ def build_status(
     """The whole status; a field that has nothing to say is empty, so that none of another run
     stays."""
     empty = MultiTurnBenchmarkStatus().model_dump(by_alias=True)
-    finished = outcome.finished_at or (timestamp(now) if outcome.is_final else "")
+    # A wrong spec is no run that ended; a time of its own at each look would never settle.
+    has_ended = outcome.is_final and outcome.reason != WRONG_SPEC
+    finished = outcome.finished_at or (timestamp(now) if has_ended else "")
     return {
         **empty,
         "observedGeneration": generation,
@@ -73,7 +76,10 @@ def events(before: Status, after: Status) -> list[Event]:
     return [Event(type="Warning" if is_bad else "Normal", reason=after["reason"], message=words)]
 
 
-_TROUBLE = ("ImagePullFailed", "InvalidConfig", "InsufficientCapacity", "InputMissing")
+_TROUBLE = (
+    *("ImagePullFailed", "InvalidConfig", "InsufficientCapacity"),
+    *("VolumeNotMounted", "InputMissing"),
+)
 
 
 def _success(status: Status) -> str:
@@ -87,7 +93,7 @@ def _success(status: Status) -> str:
 
 def is_done(status: Status, job: str) -> bool:
     """Whether this very run has ended: it is never done twice."""
-    is_over = status.get("phase") in FINAL and status.get("reason") != "InvalidConfig"
+    is_over = status.get("phase") in FINAL and status.get("reason") != WRONG_SPEC
     return status.get("job") == job and is_over
 
 

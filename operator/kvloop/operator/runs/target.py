@@ -47,17 +47,20 @@ async def missing_input(api: Api, benchmark: MultiTurnBenchmark) -> Outcome | No
         found = await api.get(_id(benchmark, "v1", kind, name))
         if found is None:
             return _wait("InputMissing", f"there is no {kind} {name} in this namespace")
-        if key not in (found.get("data") or {}) and key not in (found.get("binaryData") or {}):
+        held = {**(found.get("data") or {}), **(found.get("binaryData") or {})}
+        if key is not None and key not in held:
             return _wait("InputMissing", f"{kind} {name} has no key {key}")
     return None
 
 
-def _inputs(benchmark: MultiTurnBenchmark) -> Iterator[tuple[str, str, str]]:
+def _inputs(benchmark: MultiTurnBenchmark) -> Iterator[tuple[str, str, str | None]]:
     file, secret = benchmark.spec.workload.file, benchmark.spec.target.api_key_secret
     if secret is not None:
         yield "Secret", secret.name, secret.key
     if file is not None and file.config_map is not None:
         yield "ConfigMap", file.config_map, file.path
+    if file is not None and file.volume is not None and file.volume.persistent_volume_claim:
+        yield "PersistentVolumeClaim", file.volume.persistent_volume_claim, None
 
 
 def _id(benchmark: MultiTurnBenchmark, api_version: str, kind: str, name: str) -> ObjectId:
