@@ -10,6 +10,7 @@ import celpy
 import pytest
 from broken_resources import BROKEN, Broken
 from celpy.adapter import json_to_cel
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from pydantic import BaseModel
 from schema_objects import defaulted, mentioned, objects
@@ -127,7 +128,7 @@ def test_cel_and_python_agree_on_any_object(model: type[Model]) -> None:
     rules = [rule for rule in model.RULES if rule.cel and not is_about_a_change(rule)]
     schema = spec_schema(model)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
     @given(objects(schema, mentioned(rules)))
     def agree(value: dict[str, Any]) -> None:
         parsed = model.model_validate(value, strict=True)
