@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from sglang_server import PAGE, SGLangServer
 
 from kvloop.operator.clusters.loop import CONDITIONS, LoopSeen, judge_loop
 from kvloop.operator.nodes.answers import CanaryReport, LastCanary
 from kvloop.operator.probe import run
-from kvloop.operator.probe.chat import Turn
+from kvloop.operator.probe.chat import Turn, say
 from kvloop.operator.probe.counters import Counters
 from kvloop.operator.probe.judge import judge
 from kvloop.operator.probe.run import Target, run_probe
@@ -138,6 +142,44 @@ async def test_a_node_that_cannot_be_asked_leaves_its_counters_unknown() -> None
     assert states(report) == {"transfer": "unknown", "write_back": "unknown", "reuse": "unknown"}
     assert "HTTP 503" in report.stage("transfer").reason
     assert conditions(report)["TransferVerified"] == ("Unknown", "NotObserved")
+
+
+TURN = Turn(text="", prompt_tokens=64, completion_tokens=64, cached_tokens=None)
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (Counters(transfers=3, backed_up=3, faults=("decode: HTTP 503",)), "decode: HTTP 503"),
+        (Counters(transfers=900, backed_up=900), "began anew"),
+    ],
+    ids=["was not asked at first", "was restarted"],
+)
+def test_sums_that_are_not_of_the_same_nodes_prove_nothing(before: Counters, words: str) -> None:
+    after = Counters(transfers=500, backed_up=500)
+    stages = judge(TURN, TURN, before, after, page_size=16, has_storage=True)
+    assert [stage.state for stage in stages] == ["unknown"] * 3
+    assert words in stages[0].reason and words in stages[1].reason
+    assert stages[0].is_observable and stages[1].is_observable
+
+
+async def test_an_answer_in_many_pieces_is_read_to_its_end() -> None:
+    async def chat(request: web.Request) -> web.StreamResponse:
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        usage = {"prompt_tokens": 5, "completion_tokens": 1}
+        body = {"choices": [{"message": {"content": "far"}}], "usage": usage}
+        for letter in json.dumps(body):
+            await reply.write(letter.encode())
+            await asyncio.sleep(0)
+        return reply
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    async with TestServer(app) as up, aiohttp.ClientSession() as http:
+        url = str(up.make_url("")).rstrip("/")
+        turn = await say(http, url, "m", [], max_tokens=1, timeout_s=20)
+    assert (turn.text, turn.prompt_tokens) == ("far", 5)
 
 
 async def test_a_first_turn_that_fails_is_a_broken_transfer_in_the_servers_words() -> None:

@@ -20,6 +20,7 @@ from kvloop.operator.nodes.answers import (
     StorageStatus,
     words,
 )
+from kvloop.operator.nodes.body import read_body
 from kvloop.operator.nodes.metrics import PromptTokens, Samples, parse_metrics, prompt_tokens
 
 A = TypeVar("A", bound=Answer)
@@ -142,7 +143,7 @@ class NodeClient:
                 timeout=aiohttp.ClientTimeout(total=limit_s),
                 allow_redirects=False,
             ) as reply:
-                raw = await _limited(reply, where)
+                raw = await read_body(reply, _MAX_BYTES)
         except TimeoutError:
             raise NodeError(f"{where}: no answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -150,15 +151,6 @@ class NodeClient:
         if reply.status >= 300:
             raise NodeError(f"{where}: HTTP {reply.status}: {words(raw)}", status=reply.status)
         return raw
-
-
-async def _limited(reply: aiohttp.ClientResponse, where: str) -> bytes:
-    raw = b""
-    async for chunk in reply.content.iter_any():
-        raw += chunk
-        if len(raw) > _MAX_BYTES:
-            raise NodeError(f"{where}: the answer is longer than {_MAX_BYTES} bytes")
-    return raw
 
 
 def _read(url: str, path: str, raw: bytes, kind: type[A]) -> A:

@@ -12,6 +12,7 @@ import msgspec
 
 from kvloop.operator.errors import NodeError
 from kvloop.operator.nodes.answers import words
+from kvloop.operator.nodes.body import read_body
 
 _SYLLABLES = ("ba", "do", "fe", "gi", "ku", "la", "mo", "ne", "pi", "ru", "sa", "to", "vi", "wu")
 _MAX_BYTES = 8 << 20
@@ -87,10 +88,10 @@ async def _ask(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             allow_redirects=False,
         ) as reply:
-            raw = await reply.content.read(_MAX_BYTES)
+            raw = await read_body(reply, _MAX_BYTES)
     except TimeoutError:
         raise NodeError(f"{where}: no answer within {timeout_s:g} s") from None
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise NodeError(f"{where}: {str(error) or type(error).__name__}") from None
     if reply.status >= 300:
         raise NodeError(f"{where}: HTTP {reply.status}: {words(raw)}", status=reply.status)

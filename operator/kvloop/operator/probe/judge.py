@@ -9,7 +9,9 @@ from kvloop.operator.nodes.answers import CanaryReport, Stage, StageName
 from kvloop.operator.probe.chat import Turn
 from kvloop.operator.probe.counters import Counters
 
-NO_STORAGE = "nothing is attached: decode stores no page"
+NO_STORAGE = "decode stores no page: no cache is attached, or spec.offload.enabled is false"
+
+_RESTARTED = "a node began anew meanwhile: its counters went back"
 
 
 def judge(
@@ -57,12 +59,15 @@ def report(stages: list[Stage], *, started_at: float, seconds: float) -> CanaryR
 
 def _transfer(before: Counters, after: Counters) -> Stage:
     """SGLang's decode computes no prompt; still, only what was counted was seen."""
+    faults = (*before.faults, *after.faults)
     if after.transfers is None:
-        return _unseen("transfer", "no node counts transfers", after)
-    if after.transfers > (before.transfers or 0.0):
+        return _unseen("transfer", "no node counts transfers", faults)
+    if _grew(before.transfers, after.transfers, before):
         return Stage(stage="transfer", state="ok")
-    if after.faults:
-        return _unseen("transfer", "no transfer was counted", after)
+    if faults:
+        return _unseen("transfer", "no transfer was counted", faults)
+    if after.transfers < (before.transfers or 0.0):
+        return _unseen("transfer", "", (_RESTARTED,))
     reason = "turn 1 was answered, but no node counted a transfer of KV"
     return Stage(stage="transfer", state="failed", reason=reason)
 
@@ -70,12 +75,15 @@ def _transfer(before: Counters, after: Counters) -> Stage:
 def _write_back(before: Counters, after: Counters, reuse: Stage) -> Stage:
     if reuse.state == "ok":
         return Stage(stage="write_back", state="ok", reason="turn 2 found what decode stored")
+    faults = (*before.faults, *after.faults)
     if after.backed_up is None:
-        return _unseen("write_back", "decode nodes do not count what they store", after)
-    if after.backed_up > (before.backed_up or 0.0):
+        return _unseen("write_back", "decode nodes do not count what they store", faults)
+    if _grew(before.backed_up, after.backed_up, before):
         return Stage(stage="write_back", state="ok")
-    if after.faults:
-        return _unseen("write_back", "no stored token was counted", after)
+    if faults:
+        return _unseen("write_back", "no stored token was counted", faults)
+    if after.backed_up < (before.backed_up or 0.0):
+        return _unseen("write_back", "", (_RESTARTED,))
     return Stage(stage="write_back", state="failed", reason="decode stored no token of its answer")
 
 
@@ -101,9 +109,14 @@ def _reuse(first: Turn, second: Turn, page_size: int) -> Stage:
     return Stage(stage="reuse", state="ok", reason=told)
 
 
-def _unseen(stage: StageName, what: str, after: Counters) -> Stage:
-    reason = "; ".join((what, *after.faults))
-    return Stage(stage=stage, state="unknown", reason=reason, is_observable=bool(after.faults))
+def _grew(first: float | None, then: float, before: Counters) -> bool:
+    """A node that was not asked at first would bring all that it ever counted."""
+    return not before.faults and then > (first or 0.0)
+
+
+def _unseen(stage: StageName, what: str, faults: tuple[str, ...]) -> Stage:
+    reason = "; ".join(words for words in (what, *faults) if words)
+    return Stage(stage=stage, state="unknown", reason=reason, is_observable=bool(faults))
 
 
 def _skipped(stage: StageName, reason: str) -> Stage:
