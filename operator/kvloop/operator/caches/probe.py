@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import aiohttp
 
 from kvloop.operator.caches.seen import MasterView
+from kvloop.operator.nodes.body import read_body
 from kvloop.operator.nodes.metrics import parse_metrics
 
 T = TypeVar("T")
@@ -48,8 +49,8 @@ class NetworkProbe:
             _, writer = await self._in_time(asyncio.open_connection(host, port))
         except TimeoutError:
             return f"no answer from {host}:{port} in {self._timeout_s:g} s"
-        except OSError as error:
-            return f"{host}:{port}: {error.strerror or error}"
+        except (OSError, ValueError, OverflowError) as error:  # no name, or no port, at all
+            return f"{host}:{port}: {getattr(error, 'strerror', None) or error}"
         writer.close()
         return ""
 
@@ -72,7 +73,7 @@ async def _text(session: aiohttp.ClientSession, url: str) -> str:
     async with session.get(url) as answer:
         if answer.status != 200:
             raise ValueError(f"{url} answered {answer.status}")
-        return (await answer.content.read(_LARGEST)).decode(errors="replace")
+        return (await read_body(answer, _LARGEST)).decode(errors="replace")
 
 
 def _url(host: str, port: int) -> str:
