@@ -19,6 +19,21 @@ DEFAULT_NAMESPACE = "kvloop-system"
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
+def _seconds(text: str) -> float:
+    """More than none."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 seconds")
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 65535")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """All flags."""
     made = argparse.ArgumentParser(
@@ -43,14 +58,18 @@ def parser() -> argparse.ArgumentParser:
         help="outside of the cluster; KUBECONFIG is not read",
     )
     add("--no-leader-election", action="store_true", help="for a trial: never beside another one")
-    add("--port", type=int, default=8080, help="/healthz, /readyz and /metrics; 0: any")
+    add("--port", type=_port, default=8080, help="/healthz, /readyz and /metrics; 0: any")
     add(
-        "--api-timeout", type=float, default=15.0, metavar="S", help="of one call of the API server"
+        "--api-timeout",
+        type=_seconds,
+        default=15.0,
+        metavar="S",
+        help="of one call of the API server",
     )
-    add("--node-timeout", type=float, default=5.0, metavar="S", help="of one call of a node")
+    add("--node-timeout", type=_seconds, default=5.0, metavar="S", help="of one call of a node")
     add(
         "--resync",
-        type=float,
+        type=_seconds,
         default=10.0,
         metavar="S",
         help="look again after this at the latest",

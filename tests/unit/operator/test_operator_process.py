@@ -55,6 +55,19 @@ def test_every_flag_reaches_the_settings() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--resync", "0"), ("--api-timeout", "-1"), ("--node-timeout", "nan"), ("--port", "70000")],
+    ids=lambda words: words[0],
+)
+def test_a_number_out_of_range_is_refused_by_its_flag(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        settings_of(*words)
+    assert f"{words[0]}: {words[1]} is not" in capsys.readouterr().err
+
+
 def test_the_node_image_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main([])

@@ -65,6 +65,11 @@ class Metrics:
                 labels = (kind, namespace, name, condition["type"], status)
                 self.conditions.labels(*labels).set(float(condition["status"] == status))
 
+    def forget_all(self) -> None:
+        """Who leads no more knows of none."""
+        for key in list(self._shown):
+            self.forget(*key)
+
     def forget(self, kind: str, namespace: str, name: str) -> None:
         """A resource that is gone shows nothing."""
         for type_ in self._shown.pop((kind, namespace, name), set()):

@@ -144,6 +144,7 @@ async def _operate(parts: _Parts) -> None:
         await operator.run()
     finally:
         parts.metrics.leader.set(0)
+        parts.metrics.forget_all()
         parts.checks.alive, parts.checks.ready = [], []
         for controller in controllers.values():
             await controller.close()

@@ -52,6 +52,8 @@ class Reconciler:
         self._events = events
         self._metrics = metrics
         self._failures: dict[Key, int] = {}
+        self._told: set[Key] = set()
+        """Those whose failure is in their status."""
 
     async def look(self, key: Key) -> float | None:
         """Seconds until the next look; None where the resource is gone."""
@@ -59,10 +61,11 @@ class Reconciler:
             after_s = await self._look(key)
         except Exception as error:
             self._failures[key] = self._failures.get(key, 0) + 1
-            if self._failures[key] == TOLD_AFTER:
+            if self._failures[key] >= TOLD_AFTER and key not in self._told:
                 await self._tell_failure(key, error)
             raise
         self._failures.pop(key, None)
+        self._told.discard(key)
         return after_s
 
     async def _look(self, key: Key) -> float | None:
@@ -82,13 +85,14 @@ class Reconciler:
         return result.requeue_s
 
     async def _tell_failure(self, key: Key, error: Exception) -> None:
-        """What is told so far may be true no longer."""
+        """What is told so far may be true no longer; tried again where that fails, too."""
         why = f"The operator could not look at it: {error or type(error).__name__}"
         with contextlib.suppress(ApiError):
             resource = await self._api.get(_id(key))
             if resource is not None:
                 await self._events.post(resource, Event(type="Warning", reason=FAILED, message=why))
                 await self._tell_ready(resource, "Unknown", FAILED, why)
+            self._told.add(key)
 
     async def _tell_ready(
         self, resource: Manifest, status: ConditionStatus, reason: str, message: str
@@ -106,7 +110,9 @@ class Reconciler:
             generation=resource["metadata"]["generation"],
             now=datetime.now(UTC),
         )
-        await write_status(self._api, resource, {**there, "conditions": as_status(conditions)})
+        told = as_status(conditions)
+        await write_status(self._api, resource, {**there, "conditions": told})
+        self._metrics.show_conditions(*key_of(resource), told)
 
     async def _tell(self, resource: Manifest, result: Result) -> None:
         """Status first: events are a courtesy."""
