@@ -10,6 +10,7 @@ from chart import defaults
 
 Values = dict[str, Any]
 DIGEST = "sha256:" + "0123456789abcdef" * 4
+STORES = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
 PEERS = [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
 FULL: Values = {
     "nameOverride": "loop",
@@ -71,7 +72,7 @@ FULL: Values = {
         "dashboard": {"enabled": True, "annotations": {"grafana_folder": "kvloop"}},
     },
     "networkPolicy": {
-        "operator": {"enabled": True, "apiServerPorts": [6443], "from": PEERS},
+        "operator": {"enabled": True, "apiServerPorts": [6443], "from": PEERS, "to": STORES},
         "clusters": {"enabled": True, "clientsFrom": PEERS, "scrapedFrom": PEERS},
     },
 }

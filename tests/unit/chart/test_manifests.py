@@ -11,7 +11,7 @@ import helm_python
 import kubernetes_validate
 import pytest
 from chart import CHART, MONITORING, NEW, OLD, Manifest, manifests, of_kind, only, rendered
-from chart_values import FULL, MINIMAL, cases, over
+from chart_values import FULL, MINIMAL, STORES, cases, over
 from kubernetes_versions import VERSIONS
 
 CASES = cases()
@@ -90,6 +90,15 @@ def test_the_budget_has_the_version_that_the_cluster_serves(
 ) -> None:
     found = manifests({"operator": {"replicas": 2}}, version=version, apis=apis)
     assert only(found, "PodDisruptionBudget")["apiVersion"] == wanted
+
+
+def test_stores_elsewhere_can_be_let_through_the_operators_policy() -> None:
+    def reached(values: dict[str, Any]) -> list[Any]:
+        policy = only(manifests({"networkPolicy": {"operator": values}}), "NetworkPolicy")
+        return [rule["to"] for rule in policy["spec"]["egress"] if "to" in rule]
+
+    assert len(reached({"enabled": True})) == 1
+    assert reached({"enabled": True, "to": STORES})[1] == STORES
 
 
 def test_one_pod_gets_no_budget_that_would_hold_up_a_drain() -> None:

@@ -146,6 +146,13 @@ NOT_READY: dict[str, dict[str, Any]] = {
     "a cluster not looked at yet": {
         "resources": {SHARED_CACHE: [], PD_CLUSTER: [{"metadata": {}, "spec": {}}]}
     },
+    "a cluster whose changed spec was not looked at yet": {
+        "resources": {
+            SHARED_CACHE: [],
+            PD_CLUSTER: [cluster() | {"metadata": {"name": "demo", "generation": 1}}],
+            BENCHMARK: [],
+        }
+    },
 }
 
 

@@ -321,6 +321,36 @@ def test_a_label_of_a_pod_that_is_gone_is_no_hindrance(
     assert cluster.leaders == {"m-1"}
 
 
+def test_a_label_that_somebody_took_off_comes_back(
+    cluster: Cluster, clock: Clock, first: Process
+) -> None:
+    first.tick()
+    cluster.leaders.clear()
+    _lead(first, clock, TIMING.lease_s)
+
+    assert cluster.leaders == {"m-0"}
+
+
+def test_a_leader_that_may_not_label_itself_yet_tries_again(
+    cluster: Cluster, clock: Clock, first: Process
+) -> None:
+    pods, cluster.pods = cluster.pods, frozenset()
+    first.tick()
+    assert first.master.runs and not cluster.leaders
+    cluster.pods = pods
+    _lead(first, clock, TIMING.period_s)
+
+    assert cluster.leaders == {"m-0"}
+
+
+def _lead(process: Process, clock: Clock, seconds: float) -> None:
+    """In as many ticks as it takes."""
+    end = clock.now + seconds
+    while clock.now < end:
+        clock.now += TIMING.period_s
+        process.tick()
+
+
 def test_readiness_of_a_stand_by_is_that_it_sees_the_lease(
     cluster: Cluster, clock: Clock, first: Process, second: Process
 ) -> None:

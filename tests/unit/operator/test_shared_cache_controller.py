@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from memory_api import MemoryApi
 from shared_caches import SETTINGS, cache_manifest, pod
 
+from kvloop.operator.caches.probe import NetworkProbe
 from kvloop.operator.caches.seen import MasterView
 from kvloop.operator.controllers.base import Manifest, Result
 from kvloop.operator.controllers.shared_cache import SharedCacheController
@@ -307,6 +308,11 @@ def test_masters_in_etcd_say_themselves_who_leads() -> None:
         )
 
     assert "master mc-master-1 leads" in world.ready()[2]
+    world.network.masters["10.0.0.2"] = replace(world.network.masters["10.0.0.2"], leads=False)
+    assert world.ready()[1:] == (
+        "NoLeader",
+        "no master leads; one of those that stand by will",
+    )
 
 
 @pytest.mark.parametrize(
@@ -344,6 +350,25 @@ def test_a_bucket_needs_its_keys_and_an_endpoint_that_answers() -> None:
     assert world.ready()[1] == "Unreachable"
     world.network.listening.add("s3.example:443")
     assert world.ready()[1] == "Ready"
+
+
+@pytest.mark.parametrize("endpoint", ["http://s3:99999", "http://s3:x", "https://:1", "http://["])
+def test_an_endpoint_that_names_no_place_is_told_by_its_field(endpoint: str) -> None:
+    part = {"plugin": "OBJ", "bucket": "pages", "endpoint": endpoint, "credentials": {"name": "s3"}}
+    world = World(cache_manifest("nixl", **part))
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3", "namespace": "ns"}}
+    world.api.add({**secret, "data": {"access_key": "QQ==", "secret_key": "QQ=="}})
+
+    status, reason, message = world.ready()
+    assert (status, reason) == ("False", "InvalidConfig")
+    assert message.startswith("spec.nixl.endpoint: ") and endpoint in message
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:99999", "a..b:80", f"{'a' * 70}:80"])
+def test_a_place_that_is_none_is_unreachable_in_words(place: str) -> None:
+    host, _, port = place.rpartition(":")
+    words = asyncio.run(NetworkProbe(2.0).why_unreachable(host, int(port)))
+    assert words.startswith(f"{place}: ") and len(words) > len(place) + 5
 
 
 def test_a_claim_must_be_there_and_bound() -> None:

@@ -55,9 +55,11 @@ class Seen:
 
 
 def condition(resource: Resource, kind: str) -> Mapping[str, Any]:
-    """One of its conditions; empty where the operator has not told it."""
+    """One of its conditions; empty where the operator has not told it of the spec as it is now."""
     conditions = (resource.get("status") or {}).get("conditions") or []
-    return next((one for one in conditions if one.get("type") == kind), {})
+    generation = resource["metadata"].get("generation", 0)
+    found = (one for one in conditions if one.get("type") == kind)
+    return next((one for one in found if one.get("observedGeneration", 0) >= generation), {})
 
 
 def look(cluster: Cluster, release: Mapping[str, Any], values: Mapping[str, Any]) -> Seen:

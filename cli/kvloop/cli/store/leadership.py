@@ -57,6 +57,7 @@ class Leadership:
         self._read_at: float | None = None
         self._said = ""
         self._was_too_late = False
+        self._marked_at = 0.0
         # A container of this pod may have led before this process, and died with the label on.
         self._marks = {pod_of(candidate.identity): False}
 
@@ -163,6 +164,9 @@ class Leadership:
             self._lease = found
             self._lease = self._api.write(self._ours(found))
         self._renewed_at = before
+        if before - self._marked_at >= self._candidate.timing.lease_s:
+            # Somebody may have taken the label off.
+            self._marks[pod_of(self._candidate.identity)] = True
         self._say(f"leading: master at {self._master.address}")
 
     def _lose(self, why: str) -> None:
@@ -186,9 +190,11 @@ class Leadership:
             try:
                 self._api.mark(pod, leads=leads)
             except LeaseError as error:
-                if error.status not in _GONE:
+                if leads or error.status not in _GONE:
                     raise
                 self._say(f"the label of {pod}: {error}")
+            if leads:
+                self._marked_at = self._clock()
             del self._marks[pod]
 
     def _release(self) -> None:

@@ -115,9 +115,13 @@ class Looker:
         assert store is not None and store.credentials is not None
         if why := await self._missing(store.credentials.name, CREDENTIALS):
             return Looked(verdict=why, figures=figures)
-        url = urlsplit(endpoint)
-        port = url.port or (443 if url.scheme == "https" else 80)
-        return Looked(verdict=await self._reached([f"{url.hostname}:{port}"]), figures=figures)
+        try:
+            place = _place(endpoint)
+        except ValueError as error:
+            words = f"spec.nixl.endpoint: {error}, got {endpoint!r}; it must be http(s)://host:port"
+            wrong = Verdict(status="False", reason="InvalidConfig", message=words)
+            return Looked(verdict=wrong, figures=figures)
+        return Looked(verdict=await self._reached([place]), figures=figures)
 
     # --- others -------------------------------------------------------------------------------
 
@@ -200,6 +204,15 @@ class Looker:
         return await self.api.get(
             ObjectId(api_version=api_version, kind=kind, namespace=namespace, name=name)
         )
+
+
+def _place(url: str) -> str:
+    """host:port of a URL; ValueError where it names none."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if not parts.hostname:
+        raise ValueError("there is no host in it")
+    return f"{parts.hostname}:{port}"
 
 
 def _figures(endpoint: str, capacity: str | None) -> Figures:

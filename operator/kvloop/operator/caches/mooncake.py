@@ -88,8 +88,9 @@ def _without_leader(cache: SharedCache, seen: MooncakeSeen) -> Verdict:
         made = f"{len(seen.masters)} of {_mooncake(cache).masters.replicas} masters were made"
         words = f"no master serves; {made}"
         return Verdict(status="False", reason="MasterNotReady", message=words)
-    seconds = _mooncake(cache).masters.lease_seconds
-    words = f"no master leads; one of those that stand by will within {seconds} s"
+    masters_of, words = _mooncake(cache).masters, "no master leads; one of those that stand by will"
+    if masters_of.high_availability == "lease":
+        words += f", {masters_of.lease_seconds} s after the last sign of the one before"
     return Verdict(status="False", reason="NoLeader", message=words)
 
 

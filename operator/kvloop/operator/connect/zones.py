@@ -53,7 +53,9 @@ def connect_zones(
 def _part(field: str, name: str, others: Mapping[str, SharedCache]) -> SharedCache:
     found = others.get(name)
     if found is None:
-        raise ConnectError(field, f"there is no SharedCache {name!r} in this namespace")
+        raise ConnectError(
+            field, f"there is no SharedCache {name!r} in this namespace, or its own spec is wrong"
+        )
     if found.spec.backend == "zones":
         raise ConnectError(field, f"SharedCache {name!r} is itself of backend zones; name another")
     return found
