@@ -110,6 +110,14 @@ def test_a_single_master_starts_again_by_itself_and_needs_no_rights() -> None:
     assert spec["automountServiceAccountToken"] is False
 
 
+def test_no_service_of_the_namespace_gets_into_the_environment() -> None:
+    """Names such as KVLOOP_PORT would be taken for settings."""
+    manifests = built(cache("mooncake", stores={}))
+    for name in ("mc-master", "mc-store"):
+        spec = manifests[f"StatefulSet/{name}"]["spec"]["template"]["spec"]
+        assert spec["enableServiceLinks"] is False
+
+
 def test_a_store_runs_kvloops_image_unless_the_resource_names_another() -> None:
     named = cache_manifest("mooncake", stores={})
     named["spec"]["image"] = {

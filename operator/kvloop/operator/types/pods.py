@@ -71,7 +71,9 @@ class Rdma(Model):
     )
     ipc_lock: bool = Field(
         default=False,
-        description="Adds the capability IPC_LOCK, for memory registration without a limit.",
+        description="Adds the capability IPC_LOCK, for memory registration without a limit. Linux "
+        "gives it to root alone: set securityContext.runAsUser of the container to 0 by "
+        "podTemplate, too.",
     )
 
 

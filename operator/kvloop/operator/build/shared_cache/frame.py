@@ -66,6 +66,7 @@ def template(
         "metadata": {"labels": cache_labels(cache, component)},
         "spec": {
             "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
             "terminationGracePeriodSeconds": STOP_S,
             "securityContext": pod.pod_security(),
             "containers": [container],
