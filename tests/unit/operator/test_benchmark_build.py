@@ -215,6 +215,12 @@ def test_the_pod_is_of_the_restricted_level() -> None:
     assert security["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_services_of_the_namespace_are_no_variables_of_the_run() -> None:
+    """A Service named kvloop would set KVLOOP_... of its own."""
+    pod = build_job(benchmark(), URL, SETTINGS)["spec"]["template"]["spec"]
+    assert pod["enableServiceLinks"] is False
+
+
 @pytest.mark.parametrize("version", ["1.27", "1.37"])
 def test_all_manifests_are_valid(version: str) -> None:
     made = benchmark(workload=LOADS[3], nodeSelector={"a": "b"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
@@ -228,3 +229,26 @@ def test_an_event_is_about_its_resource_and_no_longer_than_the_api_takes() -> No
     assert made["involvedObject"]["kind"] == "PDCluster"
     assert len(made["message"]) < 1024
     assert (made["type"], made["reason"], made["count"]) == ("Warning", "Failed", 1)
+
+
+async def test_who_leads_no_more_shows_no_conditions_of_resources(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = SimpleNamespace(
+        settings=None, configured=None, api=None, metrics=Metrics(), checks=Checks()
+    )
+    labels = {"kind": "PDCluster", "namespace": "n", "name": "c", "type": "Ready", "status": "True"}
+
+    class Leads:
+        stuck = not_ready = staticmethod(list)
+
+        async def run(self) -> None:
+            condition = {"type": "Ready", "status": "True"}
+            parts.metrics.show_conditions("PDCluster", "n", "c", [condition])
+
+    monkeypatch.setattr(process, "load_controllers", lambda _: {})
+    monkeypatch.setattr(process, "Operator", lambda *_: Leads())
+    await process._operate(cast(Any, parts))
+    registry = parts.metrics.registry
+    assert registry.get_sample_value("kvloop_resource_condition", labels) is None
+    assert registry.get_sample_value("kvloop_operator_leader") == 0
