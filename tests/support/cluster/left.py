@@ -12,6 +12,8 @@ _MADE_BY_OTHERS = (
     "event",
 )
 """Of every namespace, beginnings of what Kubernetes itself puts there."""
+_WITH_OTHERS = ("namespace/", "apiservice.")
+"""The tests' own; what Kubernetes makes for the group of a definition."""
 
 
 def objects(kubectl: Kubectl, namespaces: Iterable[str], release: str) -> set[str]:
@@ -27,7 +29,7 @@ def objects(kubectl: Kubectl, namespaces: Iterable[str], release: str) -> set[st
     return found | {
         name
         for name in told.split()
-        if any(mark in name for mark in marks) and not name.startswith("namespace/")
+        if any(mark in name for mark in marks) and not name.startswith(_WITH_OTHERS)
     }
 
 
