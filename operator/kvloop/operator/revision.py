@@ -7,20 +7,21 @@ import json
 from typing import Any
 
 from kvloop.operator.connect.merged import Merged
-from kvloop.operator.types.pd_cluster import NodeRole, PDClusterSpec
+from kvloop.operator.types.pd_cluster import NodeRole, PDClusterSpec, SGLang
 
 _CHARS = 16
 
 
-def release_tag(spec: PDClusterSpec, image: str) -> str:
+def release_tag(spec: PDClusterSpec) -> str:
     """Of the cache's namespace: pages of unequal tags never meet.
 
-    Nodes digest what they compute with; this adds what they cannot know: where the model comes
-    from, the engine that computes, and the user's own tag.
+    Nodes digest what they compute with, the pages' format among it; this adds what they cannot
+    know: where the model comes from, the engine, and the user's own tag. An image of SGLang is in
+    it, as its pages name no format; one of ours is not: an upgrade keeps the cache warm.
     """
     told = {
         "engine": spec.engine,
-        "image": image if spec.engine == "kvloop" else spec.sglang and spec.sglang.image,
+        "image": (spec.sglang or SGLang()).image if spec.engine == "sglang" else None,
         "model": _dumped(spec.model),
         "page_size": spec.hicache.page_size,
         "codec": spec.hicache.codec,
@@ -33,7 +34,8 @@ def generation(spec: PDClusterSpec, image: str, caches: Merged, keys: str) -> st
     """Of nodes: only equal ones are paired. What one role may have for itself, such as sizes and
     places, is not in it, nor are replicas, the cache that is attached, and the router."""
     told = {
-        "release_tag": release_tag(spec, image),
+        "release_tag": release_tag(spec),
+        "image": image,
         "keys": keys,
         "transfer_protocol": spec.transfer_protocol,
         "mem_layout": spec.hicache.mem_layout,

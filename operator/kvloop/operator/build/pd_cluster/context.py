@@ -84,7 +84,7 @@ def context_of(
         keys=keys,
         caches=caches,
         attached=connections[reference.name] if reference is not None else None,
-        release_tag=release_tag(spec, image),
+        release_tag=release_tag(spec),
         generation=generation(spec, image, caches, keys.digest),
     )
     return _of_sglang(context) if spec.engine == "sglang" else context
