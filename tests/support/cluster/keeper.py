@@ -1,4 +1,4 @@
-"""Keeps a test's own Kubernetes up: its old API server now and then ends by a fault of its own."""
+"""Keeps a test's own Kubernetes up, should a part of it end by a fault of its own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ START_S = 120.0
 class Keeper:
     """While entered, parts of the cluster that have died are started again by its script.
 
-    Kubernetes 1.20 built by a newer Go crashes while it writes maps as JSON (seen here: SIGSEGV in
-    reflect2's `UnsafeIterate`, about once an hour): neither the operator's fault nor the test's.
+    Kubernetes 1.20 built by a newer Go crashes where reflect2 walks maps. `mended.py` keeps that
+    from custom resources; for any other place there is this.
     """
 
     def __init__(self, script: Path, state: Path) -> None:
