@@ -34,6 +34,9 @@ _RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 _SETTLE_S = 1.0
 """After a sender's death, what its last packets may still take to reach our memory."""
 _REFUSED_TO_BE_DEAD = 3
+_UNREACHED_TO_BE_DEAD_S = 1200.0
+"""An address, such as a deleted pod's, that takes no connection for so long beyond the attempt's
+own time: kernels have given up what was open before."""
 _LINE_BYTES = 1 << 22
 
 
@@ -44,6 +47,7 @@ class PrefillClient:
         self._http, self._tell = http, tell
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._incarnations: dict[str, str] = {}
+        self._ends_at: dict[str, float] = {}
 
     async def ask(self, ask: AskPrefill) -> None:
         """Read one attempt's stream to its end."""
@@ -51,6 +55,7 @@ class PrefillClient:
         task = asyncio.current_task()
         assert task is not None
         self._asking[attempt] = task
+        self._ends_at[attempt] = time.monotonic() + ask.request.timeout_s
         try:
             reason = await self._stream(ask)
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, ValueError) as error:
@@ -83,6 +88,7 @@ class PrefillClient:
                 )
                 if isinstance(event, PrefillDone | Refused):
                     self._incarnations.pop(request.attempt, None)
+                    self._ends_at.pop(request.attempt, None)
                     return None
         return "the stream ended before its last event"
 
@@ -92,17 +98,23 @@ class PrefillClient:
         if task is not None:
             task.cancel()
         expected = self._incarnations.pop(message.attempt, "") or message.incarnation
-        num_refused, tries = 0, 0
+        num_refused, tries, dead_at = 0, 0, self._dead_at(message.attempt)
         while True:
             try:
                 how = await self._cancel(message, expected)
-                num_refused = 0
+                num_refused, dead_at = 0, time.monotonic() + _UNREACHED_TO_BE_DEAD_S
+            except aiohttp.ConnectionTimeoutError:
+                how = None
             except aiohttp.ClientConnectorError as error:
                 # A node's engine dies with its front: nobody listening is nobody writing.
                 num_refused += isinstance(error.os_error, ConnectionRefusedError)
                 how = "dead" if num_refused >= _REFUSED_TO_BE_DEAD else None
             except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
-                how = None
+                # It listens: a process that was stopped may yet go on.
+                how, dead_at = None, time.monotonic() + _UNREACHED_TO_BE_DEAD_S
+            if how is None and time.monotonic() >= dead_at:
+                log.warning("%s: no connection for %g s", message.url, _UNREACHED_TO_BE_DEAD_S)
+                how = "dead"
             if how is not None:
                 break
             await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
@@ -110,6 +122,10 @@ class PrefillClient:
         if how == "dead":
             await asyncio.sleep(_SETTLE_S)
         self._tell(AttemptQuiet(message.attempt, how))
+
+    def _dead_at(self, attempt: str) -> float:
+        now = time.monotonic()
+        return max(now, self._ends_at.pop(attempt, now)) + _UNREACHED_TO_BE_DEAD_S
 
     async def _cancel(self, message: GiveUp, expected: str) -> str | None:
         async with self._http.post(
