@@ -87,12 +87,13 @@ class _File:
         self.dup = os.dup(fd)
         self.access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
         self.path = os.readlink(f"/proc/self/fd/{fd}")
+        self._live = live
         live.add("files", 1)
 
     def __del__(self) -> None:
         with suppress(OSError):
             os.close(self.dup)
-        live.add("files", -1)
+        self._live.add("files", -1)
 
 
 class _Memory:
@@ -107,11 +108,12 @@ class _Memory:
         self.link = link
         self.mount = mount
         self.block_size = block_size
+        self._live = live
         live.add("iovecs", 1)
 
     def __del__(self) -> None:
-        if hasattr(self, "block_size"):
-            live.add("iovecs", -1)
+        if hasattr(self, "_live"):
+            self._live.add("iovecs", -1)
 
 
 class iovec:
@@ -247,6 +249,7 @@ class ioring:
         self._queue = _Queue(hf3fs_mount_point, for_read)
         for _ in range(_THREADS_PER_RING):
             threading.Thread(target=self._queue.serve, name="hf3fs-daemon", daemon=True).start()
+        self._live = live
         live.add("rings", 1)
         made.append({"kind": "ring", "entries": entries, "for_read": for_read, "numa": numa})
 
@@ -255,7 +258,7 @@ class ioring:
             with self._queue.changed:
                 self._queue.is_open = False
                 self._queue.changed.notify_all()
-            live.add("rings", -1)
+            self._live.add("rings", -1)
 
     def prepare(self, iov: iovec, read: bool, fd: int, off: int, userdata: Any = None) -> ioring:
         if type(iov) is not iovec:

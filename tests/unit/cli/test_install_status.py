@@ -88,6 +88,12 @@ def seen(**changes: Any) -> Seen:
     return Seen(**parts)
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the terminal is."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def shown(what: Seen, capsys: pytest.CaptureFixture[str]) -> str:
     show(what, as_json=False)
     return capsys.readouterr().out
